@@ -1,0 +1,1 @@
+"""Text environments for agents: no torch, no verl."""

@@ -1,0 +1,46 @@
+"""Environments by name. An environment is added with one `register` call in its own package."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from sdar_envs.base import EnvError, PromptFormat, TaskRef, TextEnv
+
+
+class EnvFamily(ABC):
+    """Everything a trainer needs of one environment; built by name through `get`.
+
+    `config` is the plain mapping under ``env.<name>`` of the run's configuration.
+    """
+
+    name: str
+    task_types: tuple[str, ...]
+
+    @abstractmethod
+    def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
+        """All tasks of a split in a fixed order; raises `EnvError` if there are none or some are broken."""
+
+    @abstractmethod
+    def make_env(self, config: Mapping[str, Any]) -> TextEnv:
+        """A playable environment; called inside an environment worker process."""
+
+    @abstractmethod
+    def make_format(self, config: Mapping[str, Any]) -> PromptFormat:
+        """The prompt template and action parser; cheap, holds no engine."""
+
+
+_MODULES = {"alfworld": "sdar_envs.alfworld"}
+
+
+def names() -> list[str]:
+    return sorted(_MODULES)
+
+
+def get(name: str) -> EnvFamily:
+    """The environment family called `name`; importing it stays lazy because engines are heavy."""
+    if name not in _MODULES:
+        raise EnvError(f"unknown environment {name!r}; known: {', '.join(names())}")
+    return import_module(_MODULES[name]).FAMILY
