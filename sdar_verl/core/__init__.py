@@ -1,0 +1,26 @@
+"""The objective in plain torch: no trainer, no model library, so that every part can be checked by hand."""
+
+from sdar_verl.core.aggregation import aggregate
+from sdar_verl.core.config import DistillationConfig
+from sdar_verl.core.distillation import DistillationOutput, distillation_loss
+from sdar_verl.core.divergences import DIVERGENCES
+from sdar_verl.core.gates import GATES
+from sdar_verl.core.metrics import GAP_BINS, GATE_BINS, Stat, flatten, merge, resolve
+from sdar_verl.core.schedules import SCHEDULES, ScheduleConfig
+
+__all__ = [
+    "DIVERGENCES",
+    "GAP_BINS",
+    "GATES",
+    "GATE_BINS",
+    "SCHEDULES",
+    "DistillationConfig",
+    "DistillationOutput",
+    "ScheduleConfig",
+    "Stat",
+    "aggregate",
+    "distillation_loss",
+    "flatten",
+    "merge",
+    "resolve",
+]

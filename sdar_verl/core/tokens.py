@@ -1,0 +1,26 @@
+"""What gates and divergences see: the sampled tokens of a batch, already safe to compute with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Log-probabilities of the sampled response tokens, in nats, each of shape ``(B, T)``.
+
+    Positions outside `mask` hold 0, so arithmetic on them is finite and their gradient is zero.
+
+    Attributes:
+        student: log π_θ(y_t | s_t), with gradient.
+        teacher: log π_T(y_t | s_t⁺), without gradient.
+        gap: Δ_t = sg[teacher − student], without gradient.
+        mask: bool, True on response tokens.
+    """
+
+    student: torch.Tensor
+    teacher: torch.Tensor
+    gap: torch.Tensor
+    mask: torch.Tensor
