@@ -1,0 +1,69 @@
+"""ALFWorld: household tasks in text, played by the real ALFWorld/TextWorld engine.
+
+Importing this package is light; the engine is imported when the first environment is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sdar_envs.alfworld.games import TASK_TYPES, find_games
+from sdar_envs.base import EnvError, PromptFormat, TaskRef, TextEnv
+from sdar_envs.registry import EnvFamily
+
+_DEFAULTS: dict[str, Any] = {
+    "data_root": None,
+    "splits": None,  # which split trains and which validates: read by the trainer
+    "max_steps": 50,
+    "history_length": 2,
+    "thinking": True,
+    "require_admissible": False,
+    "success_reward": 10.0,
+    "task_types": None,
+    "engine": "fast",
+}
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(config) - set(_DEFAULTS))
+    if unknown:
+        raise EnvError(f"unknown keys under env.alfworld: {', '.join(unknown)}; known: {', '.join(sorted(_DEFAULTS))}")
+    return {**_DEFAULTS, **config}
+
+
+class AlfworldFamily(EnvFamily):
+    """ALFWorld by configuration: `data_root`, `max_steps`, `history_length`, `thinking`, `require_admissible`,
+    `success_reward`, `task_types` and `engine`; unknown keys are refused."""
+
+    name = "alfworld"
+    task_types = TASK_TYPES
+
+    def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
+        settings = _settings(config)
+        if settings["data_root"] is None:
+            raise EnvError("env.alfworld.data_root is not set: name the folder that holds the split folders")
+        return find_games(settings["data_root"], split, settings["task_types"])
+
+    def make_env(self, config: Mapping[str, Any]) -> TextEnv:
+        from sdar_envs.alfworld.env import AlfworldEnv
+
+        settings = _settings(config)
+        return AlfworldEnv(
+            engine=settings["engine"],
+            max_steps=settings["max_steps"],
+            success_reward=settings["success_reward"],
+        )
+
+    def make_format(self, config: Mapping[str, Any]) -> PromptFormat:
+        from sdar_envs.alfworld.format import AlfworldFormat
+
+        settings = _settings(config)
+        return AlfworldFormat(
+            thinking=settings["thinking"],
+            history_length=settings["history_length"],
+            require_admissible=settings["require_admissible"],
+        )
+
+
+FAMILY = AlfworldFamily()

@@ -1,0 +1,32 @@
+"""Import of the `alfworld` package without its side effect on the user's home folder."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from sdar_envs.base import EnvError
+
+_VARIABLE = "ALFWORLD_DATA"
+
+
+def import_alfworld(module: str) -> ModuleType:
+    """Import an `alfworld` module; raises `EnvError` when the package is missing.
+
+    At its first import `alfworld` creates the folder that ``ALFWORLD_DATA`` names (in the home folder when it is not
+    set). Nothing here needs that folder, so the variable points at the package itself meanwhile.
+    """
+    spec = find_spec("alfworld")
+    if spec is None or not spec.submodule_search_locations:
+        raise EnvError("the package alfworld is not installed: pip install alfworld==0.4.2 textworld==1.7.0")
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = list(spec.submodule_search_locations)[0]
+    try:
+        return import_module(module)
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
