@@ -1,0 +1,9 @@
+"""Errors of the skill library; every message says what to do."""
+
+
+class SkillError(ValueError):
+    """A skill, a skill folder or a skill name that cannot be used."""
+
+
+class MissingSkillError(SkillError):
+    """A task for which the library holds no matching skill."""
