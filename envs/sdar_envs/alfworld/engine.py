@@ -45,6 +45,10 @@ def make_engine(kind: str) -> Engine:
     """``fast`` or ``stock``; both give the same transcripts. Imports the heavy packages only here."""
     if kind not in ENGINES:
         raise EnvError(f"unknown engine {kind!r}; known: {', '.join(ENGINES)}")
-    from sdar_envs.alfworld.stock import StockEngine
+    if kind == "stock":
+        from sdar_envs.alfworld.stock import StockEngine
 
-    return StockEngine()
+        return StockEngine()
+    from sdar_envs.alfworld.fast import FastEngine
+
+    return FastEngine()

@@ -22,7 +22,7 @@ def import_alfworld(module: str) -> ModuleType:
     if spec is None or not spec.submodule_search_locations:
         raise EnvError("the package alfworld is not installed: pip install alfworld==0.4.2 textworld==1.7.0")
     before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = list(spec.submodule_search_locations)[0]
+    os.environ[_VARIABLE] = next(iter(spec.submodule_search_locations))
     try:
         return import_module(module)
     finally:
