@@ -9,7 +9,12 @@ from pathlib import Path
 
 from sdar_envs.alfworld.packages import import_alfworld
 
-ROOMS = {"Kitchen": range(1, 31), "LivingRoom": range(201, 231), "Bedroom": range(301, 331), "Bathroom": range(401, 431)}
+ROOMS = {
+    "Kitchen": range(1, 31),
+    "LivingRoom": range(201, 231),
+    "Bedroom": range(301, 331),
+    "Bathroom": range(401, 431),
+}
 CLOSED_TYPES = frozenset({"Cabinet", "Drawer", "Fridge", "Microwave", "Safe"})  # must be opened to see what is inside
 _GRID = 0.25  # metres; the engine's location names count in this unit
 _HELD_OUT_EVERY = 5
