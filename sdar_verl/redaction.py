@@ -1,0 +1,59 @@
+"""Takes secrets out of what is written down: by the name they are kept under, and by their own look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "<redacted>"
+_SECRET_NAME = re.compile(r"key|token|secret|passw(or)?d|credential|authorization", re.IGNORECASE)
+_HARMLESS_NAME = re.compile(r"tokeniz|keyword", re.IGNORECASE)  # cut out before looking for the above
+_SECRET_LOOK = re.compile(
+    r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|A(KIA|SIA)[A-Z0-9]{16})\b"
+    r"|(?<=://)[^/\s@]+(?=@)"
+)
+_ASSIGNMENT = re.compile(r"(?P<name>[^=\s]+)=(?P<value>\S+)")
+_NEVER_A_COUNT = re.compile(r"secret|passw|credential", re.IGNORECASE)
+
+
+def redact(value: Any, name: str = "") -> Any:
+    """A copy of `value` (mappings, sequences, plain values) without secrets.
+
+    Hidden are texts anywhere under a name that speaks of a key, token, secret, password or credential (numbers, which
+    are counts such as ``max_token_len``, and truth values stay, except under a password's name), the right side of
+    ``name=value`` texts with such a name, texts after a ``--flag`` with such a name, and whatever looks like a
+    credential itself. Names such as ``tokenizer`` are harmless. Unknown kinds of values are shown as text.
+    """
+    if isinstance(value, Mapping):
+        above = f"{name}." if _is_secret(name) else ""
+        return {str(key): redact(item, f"{above}{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [redact(item, name) for item in value]
+        for i, item in enumerate(value[:-1]):
+            if isinstance(item, str) and item.startswith("--") and "=" not in item and _is_secret(item):
+                items[i + 1] = HIDDEN
+        return items
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return HIDDEN if _NEVER_A_COUNT.search(name) else value
+    text = str(value)
+    if text and _is_secret(name):
+        return HIDDEN
+    return _SECRET_LOOK.sub(HIDDEN, _ASSIGNMENT.sub(_hide_assigned, text))
+
+
+def _hide_assigned(match: re.Match[str]) -> str:
+    name = match["name"]
+    if not _is_secret(name) or (_is_plain(match["value"]) and not _NEVER_A_COUNT.search(name)):
+        return match[0]
+    return f"{name}={HIDDEN}"
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET_NAME.search(_HARMLESS_NAME.sub("", name)))
+
+
+def _is_plain(text: str) -> bool:
+    return bool(re.fullmatch(r"[-+]?[0-9.]+|true|false|null|none", text, re.IGNORECASE))
