@@ -1,7 +1,9 @@
 """Errors of the skill library; every message says what to do."""
 
+from sdar_verl.errors import SdarError
 
-class SkillError(ValueError):
+
+class SkillError(SdarError):
     """A skill, a skill folder or a skill name that cannot be used."""
 
 

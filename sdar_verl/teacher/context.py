@@ -123,14 +123,15 @@ class TeacherPromptBuilder:
         found = sorted(token for token in self._special if token in text)
         if found:
             raise TeacherContextError(
-                f"{what} holds the tokenizer's special token {found[0]!r}, which could open a turn of its own; remove it"
+                f"{what} holds the tokenizer's special token {found[0]!r}, which could open a turn; remove it"
             )
 
     def _too_long(self, messages: Messages, skills: Sequence[Skill], kept: Sequence[Skill], length: int) -> str:
         student = len(prompt_ids(self.tokenizer, messages, self._kwargs))
         if not skills:
             return (
-                f"the student's own prompt has {student} tokens, teacher_max_prompt_length is {self.max_prompt_length}; "
+                f"the student's own prompt has {student} tokens, "
+                f"teacher_max_prompt_length is {self.max_prompt_length}; "
                 "make it at least the student's maximum"
             )
         names = ", ".join(skill.id for skill in kept)

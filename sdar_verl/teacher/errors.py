@@ -1,7 +1,9 @@
 """Errors of the privileged prompt; every message says what to do."""
 
+from sdar_verl.errors import SdarError
 
-class TeacherContextError(ValueError):
+
+class TeacherContextError(SdarError):
     """A privileged prompt cannot be built from this tokenizer, conversation or skill."""
 
 

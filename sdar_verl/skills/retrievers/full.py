@@ -7,16 +7,12 @@ from sdar_verl.skills.skill import Skill
 
 
 class FullRetriever(Retriever):
-    """All skills, so that the teacher has to find the fitting ones itself.
-
-    The task's own skills come right after the general ones and so are the last to go when a prompt is too long.
-    """
+    """All skills, so that the teacher has to find the fitting ones itself: general, the task's own, all others."""
 
     name = "full"
 
     def retrieve(self, query: SkillQuery) -> list[Skill]:
         own = self.matching(query)
-        others = [
-            s for task_type, skills in self.by_type(query.env).items() if task_type != query.task_type for s in skills
-        ]
+        types = self.by_type(query.env)
+        others = [skill for task_type in types if task_type != query.task_type for skill in types[task_type]]
         return self.general(query.env) + own + others

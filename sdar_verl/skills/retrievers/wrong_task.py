@@ -16,6 +16,7 @@ class WrongTaskRetriever(Retriever):
     name = "wrong_task"
 
     def retrieve(self, query: SkillQuery) -> list[Skill]:
+        general = self.general(query.env)
         types = self.by_type(query.env)
         others = sorted(task_type for task_type in types if task_type != query.task_type)
         if not others:
@@ -23,4 +24,4 @@ class WrongTaskRetriever(Retriever):
                 f"task {query.task_id!r}: there is no skill of a type other than {query.task_type!r}; "
                 "a wrong-task control needs skills for two task types at least"
             )
-        return self.general(query.env) + types[self.draw(query, others)]
+        return general + types[self.draw(query, others)]
