@@ -35,12 +35,23 @@ class EnvFamily(ABC):
 _MODULES = {"alfworld": "sdar_envs.alfworld"}
 
 
+def register(name: str, module: str) -> None:
+    """Make the `FAMILY` of an importable module known as `name`; raises `EnvError` if the name means another one."""
+    if _MODULES.setdefault(name, module) != module:
+        raise EnvError(f"environment {name!r} is already registered as {_MODULES[name]}, it cannot become {module}")
+
+
 def names() -> list[str]:
     return sorted(_MODULES)
 
 
-def get(name: str) -> EnvFamily:
-    """The environment family called `name`; importing it stays lazy because engines are heavy."""
+def module_of(name: str) -> str:
+    """The module whose `FAMILY` is called `name`; worker processes import it by this path."""
     if name not in _MODULES:
         raise EnvError(f"unknown environment {name!r}; known: {', '.join(names())}")
-    return import_module(_MODULES[name]).FAMILY
+    return _MODULES[name]
+
+
+def get(name: str) -> EnvFamily:
+    """The environment family called `name`; importing it stays lazy because engines are heavy."""
+    return import_module(module_of(name)).FAMILY
