@@ -23,21 +23,21 @@ def stats_of(student, teacher, mask, coef=0.01, **config):
 
 
 def test_every_number_by_hand():
-    gaps = [0.0, 0.05, -0.05, 2.0, -1.5]
-    stats = resolve(flatten(stats_of([[-3.0] * 5], [[-3.0 + gap for gap in gaps]], [[1] * 5], beta=1.0)))
+    gaps = [0.0, 0.09, -0.09, 2.0, -1.5, 0.15]
+    stats = resolve(flatten(stats_of([[-3.0] * 6], [[-3.0 + gap for gap in gaps]], [[1] * 6], beta=1.0)))
     gate = [1 / (1 + math.exp(-gap)) for gap in gaps]
-    assert stats["sdar/gap_mean"] == pytest.approx(0.1)
-    assert stats["sdar/gate_mean"] == pytest.approx(sum(gate) / 5)
-    assert stats["sdar/gate_active_ratio"] == pytest.approx(2 / 5)
-    assert stats["sdar/gap_negative_share"] == pytest.approx(2 / 5)
-    assert stats["sdar/decision_share"] == pytest.approx(2 / 5)
-    assert stats["sdar/decision_gate_mean"] == pytest.approx((gate[3] + gate[4]) / 2)
-    assert stats["sdar/loss"] == pytest.approx(sum(g * d for g, d in zip(gate, gaps, strict=True)) / 5)
+    assert stats["sdar/gap_mean"] == pytest.approx(0.65 / 6)
+    assert stats["sdar/gate_mean"] == pytest.approx(sum(gate) / 6)
+    assert stats["sdar/gate_active_ratio"] == pytest.approx(3 / 6)
+    assert stats["sdar/gap_negative_share"] == pytest.approx(2 / 6)
+    assert stats["sdar/decision_share"] == pytest.approx(3 / 6)
+    assert stats["sdar/decision_gate_mean"] == pytest.approx((gate[3] + gate[4] + gate[5]) / 3)
+    assert stats["sdar/loss"] == pytest.approx(sum(g * d for g, d in zip(gate, gaps, strict=True)) / 6)
     assert stats["sdar/lambda"] == 0.01
-    assert stats["sdar/gap_hist/-0.1..0.1"] == pytest.approx(3 / 5)
-    assert stats["sdar/gap_hist/1..2"] == pytest.approx(1 / 5)
-    assert stats["sdar/gap_hist/-2..-1"] == pytest.approx(1 / 5)
-    assert stats["sdar/gate_hist/0.8..0.9"] == pytest.approx(1 / 5)
+    assert stats["sdar/gap_hist/-0.1..0.1"] == pytest.approx(3 / 6)
+    assert stats["sdar/gap_hist/1..2"] == pytest.approx(1 / 6)
+    assert stats["sdar/gap_hist/-2..-1"] == pytest.approx(1 / 6)
+    assert stats["sdar/gate_hist/0.8..0.9"] == pytest.approx(1 / 6)
 
 
 @settings(max_examples=60, deadline=None)
