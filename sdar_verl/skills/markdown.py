@@ -58,33 +58,41 @@ def format_skill(skill: Skill) -> str:
 
 
 def _flat_yaml(text: str) -> dict[str, tuple[str, bool]]:
-    """``{key: (value, is_plain)}`` of a mapping of scalars; works on YAML events, so depth and aliases cannot hurt."""
+    """``{key: (value, is_plain)}`` of a mapping of scalars."""
     try:
-        events = list(yaml.parse(text, Loader=yaml.SafeLoader))
+        scalars = _scalars(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" (front matter line {mark.line + 1})" if mark else ""
         raise SkillError(f"front matter is not valid YAML: {error.problem or error}{where}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: impossible \U escapes
         raise SkillError(f"front matter is not valid YAML: {error}") from error
-    body = [e for e in events if not isinstance(e, (yaml.StreamStartEvent, yaml.StreamEndEvent))]
-    flat = (
-        len(body) >= 4
-        and isinstance(body[0], yaml.DocumentStartEvent)
-        and isinstance(body[1], yaml.MappingStartEvent)
-        and isinstance(body[-2], yaml.MappingEndEvent)
-        and isinstance(body[-1], yaml.DocumentEndEvent)
-        and all(isinstance(e, yaml.ScalarEvent) and e.tag is None and e.anchor is None for e in body[2:-2])
-    )
-    if not flat:
-        raise SkillError(f"front matter must be plain 'key: value' lines for {', '.join(KEYS)}")
-    scalars = body[2:-2]
     values: dict[str, tuple[str, bool]] = {}
     for key, value in zip(scalars[::2], scalars[1::2], strict=True):
         if key.value in values:
             raise SkillError(f"front matter holds {key.value!r} twice; keep one")
         values[key.value] = (value.value, value.style is None)
     return values
+
+
+def _scalars(text: str) -> list[yaml.ScalarEvent]:
+    """Keys and values in turn. Works on YAML events and stops at the first nested one, so depth cannot hurt."""
+    shape = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.MappingStartEvent)
+    end = (yaml.MappingEndEvent, yaml.DocumentEndEvent, yaml.StreamEndEvent)
+    scalars: list[yaml.ScalarEvent] = []
+    ended = 0
+    for place, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if place < len(shape):
+            fits = isinstance(event, shape[place])
+        elif isinstance(event, yaml.ScalarEvent) and not ended:
+            fits = event.tag is None and event.anchor is None
+            scalars.append(event)
+        else:
+            fits = ended < len(end) and isinstance(event, end[ended])
+            ended += 1
+        if not fits:
+            raise SkillError(f"front matter must be plain 'key: value' lines for {', '.join(KEYS)}")
+    return scalars
 
 
 def _task_type(value: str, is_plain: bool) -> str | None:

@@ -29,15 +29,15 @@ def canonical_text(text: str) -> str:
 
 
 def text_problem(text: str) -> str | None:
-    """Why `text` cannot be a skill's text, or None if it can."""
+    """What is wrong with `text` as a skill's text, or None if nothing is."""
     if not text:
-        return "the text is empty; write what the teacher should know"
+        return "is empty; write it, or remove the skill"
     markup = _CHAT_MARKUP.search(text)
     if markup:
-        return f"the text holds the chat markup {markup.group()!r}, which could open a turn of its own; remove it"
+        return f"holds the chat markup {markup.group()!r}, which could open a turn of its own; remove it"
     for char in text:
         if char != "\n" and char != "\t" and unicodedata.category(char) in ("Cc", "Cs"):
-            return f"the text holds the control character U+{ord(char):04X}; remove it"
+            return f"holds the control character U+{ord(char):04X}; remove it"
     return None
 
 
@@ -47,11 +47,13 @@ class Skill:
 
     Attributes:
         id: stable name, lower-case letters and digits joined by ``. _ / -``; unique in a store.
-        text: what the teacher reads, kept in canonical form (see `canonical_text`).
+        text: what the teacher reads.
         env: the environment it is for, as the registry of environments calls it.
         task_type: the environment's own category, or None for a general skill.
         version: 1, 2, ...; raised by the author when the text changes.
         provenance: where the text comes from (author, run, source).
+
+    Text and provenance are kept in canonical form (see `canonical_text`).
 
     Raises:
         SkillError: a field is missing, of the wrong type, or not allowed.
@@ -76,14 +78,12 @@ class Skill:
             raise SkillError(f"skill {self.id!r}: task_type {self.task_type!r} is neither a task type's name nor null")
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
             raise SkillError(f"skill {self.id!r}: version must be a whole number from 1, got {self.version!r}")
-        provenance_problem = text_problem(self.provenance.strip())
-        if provenance_problem:
-            raise SkillError(f"skill {self.id!r}: provenance must say where the text comes from: {provenance_problem}")
-        text = canonical_text(self.text)
-        problem = text_problem(text)
-        if problem:
-            raise SkillError(f"skill {self.id!r}: {problem}")
-        object.__setattr__(self, "text", text)
+        for name in ("text", "provenance"):
+            text = canonical_text(getattr(self, name))
+            problem = text_problem(text)
+            if problem:
+                raise SkillError(f"skill {self.id!r}: {name} {problem}")
+            object.__setattr__(self, name, text)
 
     @property
     def is_general(self) -> bool:

@@ -42,7 +42,7 @@ def test_every_broken_file_is_listed_at_once(tmp_path):
         "7 to correct",
         "bytes.md: is not UTF-8",
         "bare.md: no front matter",
-        "empty.md: skill 'e': the text is empty",
+        "empty.md: skill 'e': text is empty",
         "twin.md: id 'good' is taken by good.md",
         "deeper/deep.md: lies in a sub-folder",
         "odd.md: unknown task type 'cook'; known: heat, look",
