@@ -17,11 +17,13 @@ _PREPARATIONS = {
     "pick_heat_then_place_in_recep": ("heat", "microwave"),
     "pick_cool_then_place_in_recep": ("cool", "fridge"),
 }
+_TREATMENTS = ("take", "clean", "heat", "cool")
+_WINDOW = 2
 _IDLE = "look"
 
 
 class Expert:
-    """Fair and nearly memoryless: it knows the task sentence, the room's list of places and what happened so far.
+    """Fair and nearly memoryless: it knows the task sentence, the room's list of places and its last two steps.
 
     It does not know where things are. Its plan:
 
@@ -33,9 +35,9 @@ class Expert:
     3. For two objects: bring one, walk on from there, never take back what lies at the goal.
     4. Put down anything else that it holds.
 
-    Every decision can be made from a prompt that shows the task, the list of places, the admissible actions and the last
-    two steps: where it stands and what it holds is in the latest observations, and step 2's order makes "holding the
-    object in front of the goal" mean "ready to put down".
+    So each decision can be made from a prompt with the list of places (`AlfworldFormat(room_list=True)`), a history of
+    two steps and the admissible actions: these tell where it stands and what it holds, and standing at the goal with
+    the object means that the object is ready, unless the last two steps say that it was taken just now.
 
     `act` depends on the view alone, so it can also label states that another player reached.
 
@@ -44,16 +46,24 @@ class Expert:
         wrong_subgoal: probability per step of following the plan of another task type, as one does who does not know
             what this type needs.
         random_action: probability per step of any admissible action.
+        plan: follow the plan of this task type whatever the sentence asks for, as one does who was told the wrong
+            thing; None follows the sentence.
 
     Raises:
-        EnvError: a probability outside 0..1, a task sentence or a first observation that is not ALFWorld's.
+        EnvError: a probability outside 0..1, an unknown `plan`, a task sentence or a first observation that is not
+            ALFWorld's.
     """
 
-    def __init__(self, seed: int = 0, *, wrong_subgoal: float = 0.0, random_action: float = 0.0) -> None:
+    def __init__(
+        self, seed: int = 0, *, wrong_subgoal: float = 0.0, random_action: float = 0.0, plan: str | None = None
+    ) -> None:
         for name, value in (("wrong_subgoal", wrong_subgoal), ("random_action", random_action)):
             if not 0.0 <= value <= 1.0:
                 raise EnvError(f"{name} is {value}; it is a probability between 0 and 1")
+        if plan is not None and plan not in TASK_TYPES:
+            raise EnvError(f"unknown plan {plan!r}; known: {', '.join(TASK_TYPES)}")
         self.seed = seed
+        self.plan = plan
         self.wrong_subgoal = wrong_subgoal
         self.random_action = random_action
         self._rng = Random(seed)
@@ -62,7 +72,8 @@ class Expert:
 
     def reset(self, task_description: str, first_observation: str) -> None:
         """Start an episode."""
-        self._goal = read_goal(task_description)
+        goal = read_goal(task_description)
+        self._goal = replace(goal, task_type=self.plan or goal.task_type)
         self._places = room_places(first_observation)
         if not self._places:
             raise EnvError("the first observation lists no places; pass the observation that `reset` of the game gave")
@@ -79,63 +90,71 @@ class Expert:
         if self._rng.random() < self.wrong_subgoal:
             others = [task_type for task_type in TASK_TYPES if task_type != goal.task_type]
             goal = replace(goal, task_type=self._rng.choice(others))
-        return _decide(goal, self._places, actions, _recall(view))
+        return _decide(goal, self._places, actions, _look_around(view, self._places, actions))
 
 
 def corrupt(expert: Expert, *, wrong_subgoal: float = 0.0, random_action: float = 0.0) -> Expert:
-    """A worse player with `expert`'s seed: the labels of play without the skill."""
-    return Expert(expert.seed, wrong_subgoal=wrong_subgoal, random_action=random_action)
+    """A worse player with `expert`'s seed and plan: the labels of play without the skill."""
+    return Expert(expert.seed, wrong_subgoal=wrong_subgoal, random_action=random_action, plan=expert.plan)
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """What follows from the history: where the player stands, what it holds, what was done to things."""
+class _Situation:
+    """What the player can tell from the admissible actions and the last steps.
+
+    Attributes:
+        here: the place it stands at; empty in the middle of the room.
+        held: the thing in its hand (``"mug 2"``), empty for none.
+        treated: what was last done to the thing held ("take", "clean", "heat", "cool"), empty if the last steps do not
+            show it.
+    """
 
     here: str
     held: str
-    done: frozenset[tuple[str, str]]  # (verb, thing)
+    treated: str
 
 
-def _recall(view: EpisodeView) -> _Memory:
-    here = held = ""
-    done: set[tuple[str, str]] = set()
-    answers = [observation for observation, _ in view.history[1:]] + [view.observation]
-    for (_, action), answer in zip(view.history, answers, strict=False):
+def _look_around(view: EpisodeView, places: Sequence[str], actions: Sequence[str]) -> _Situation:
+    """Only what is at hand can be examined: the places within reach and the thing held."""
+    at_hand = [action.removeprefix("examine ") for action in actions if action.startswith("examine ")]
+    held = next((name for name in at_hand if name not in places), "")
+    within_reach = [place for place in places if place in at_hand]
+    here = within_reach[-1] if within_reach else ""
+    treated = ""
+    steps = view.history[-_WINDOW:]
+    answers = [observation for observation, _ in [*steps[1:], (view.observation, "")]]
+    for (_, action), answer in zip(steps, answers, strict=False):
         if answer.startswith(_REFUSED):
             continue
         verb, _, rest = action.partition(" ")
-        if action.startswith("go to "):
+        if verb == "go" and action.removeprefix("go to ") in within_reach:
             here = action.removeprefix("go to ")
-        elif verb == "take":
-            held = _two_words(rest)
-        elif verb in ("move", "put"):
-            held = ""
-        elif verb in ("clean", "heat", "cool"):
-            done.discard(({"heat": "cool", "cool": "heat"}.get(verb, ""), _two_words(rest)))
-            done.add((verb, _two_words(rest)))
-    return _Memory(here, held, frozenset(done))
+        elif verb in _TREATMENTS and held and rest.startswith(f"{held} "):
+            treated = verb
+    return _Situation(here, held, treated)
 
 
-def _decide(goal: Goal, places: Sequence[str], actions: Sequence[str], memory: _Memory) -> str:
-    if memory.held and _kind(memory.held) == goal.thing:
-        return _deliver(goal, places, actions, memory)
-    if memory.held:
-        return _find(actions, f"move {memory.held} to ", f"put {memory.held} in") or _explore(places, actions, memory)
+def _decide(goal: Goal, places: Sequence[str], actions: Sequence[str], now: _Situation) -> str:
+    if now.held and _kind(now.held) == goal.thing:
+        return _deliver(goal, places, actions, now)
+    if now.held:
+        return _find(actions, f"move {now.held} to ", f"put {now.held} in") or _explore(places, actions, now)
     for action in actions:
         if action.startswith(f"take {goal.thing} ") and not _delivered(goal, places, action):
             return action
-    return _explore(places, actions, memory)
+    return _explore(places, actions, now)
 
 
-def _deliver(goal: Goal, places: Sequence[str], actions: Sequence[str], memory: _Memory) -> str:
+def _deliver(goal: Goal, places: Sequence[str], actions: Sequence[str], now: _Situation) -> str:
     if goal.task_type == "look_at_obj_in_light":
-        return _find(actions, f"use {goal.place} ") or _walk_on(places, actions, memory)
-    verb, appliance = _PREPARATIONS.get(goal.task_type, ("", ""))
-    if verb and (verb, memory.held) not in memory.done:
-        return _find(actions, f"{verb} {memory.held} with ") or _visit(appliance, places, actions, memory)
+        return _find(actions, f"use {goal.place} ") or _walk_on(places, actions, now)
     target = _first(places, goal.place)
-    put = _find(actions, f"move {memory.held} to {target}", f"put {memory.held} in/on {target}") if target else ""
-    return put or (_find(actions, f"open {target}") if target else "") or _visit(goal.place, places, actions, memory)
+    verb, appliance = _PREPARATIONS.get(goal.task_type, ("", ""))
+    ready = now.treated == verb or (not now.treated and now.here == target)
+    if verb and not ready:
+        return _find(actions, f"{verb} {now.held} with ") or _visit(appliance, places, actions, now)
+    put = _find(actions, f"move {now.held} to {target}", f"put {now.held} in/on {target}") if target else ""
+    return put or (_find(actions, f"open {target}") if target else "") or _visit(goal.place, places, actions, now)
 
 
 def _delivered(goal: Goal, places: Sequence[str], take: str) -> bool:
@@ -143,20 +162,20 @@ def _delivered(goal: Goal, places: Sequence[str], take: str) -> bool:
     return goal.task_type == "pick_two_obj_and_place" and take.endswith(f" from {_first(places, goal.place)}")
 
 
-def _explore(places: Sequence[str], actions: Sequence[str], memory: _Memory) -> str:
-    return _find(actions, "open ") or _walk_on(places, actions, memory)
+def _explore(places: Sequence[str], actions: Sequence[str], now: _Situation) -> str:
+    return _find(actions, "open ") or _walk_on(places, actions, now)
 
 
-def _visit(kind: str, places: Sequence[str], actions: Sequence[str], memory: _Memory) -> str:
+def _visit(kind: str, places: Sequence[str], actions: Sequence[str], now: _Situation) -> str:
     """Walk to the first place of a kind; on through the list where the room has none."""
     target = _first(places, kind)
-    return _exact(actions, f"go to {target}") or _walk_on(places, actions, memory)
+    return _exact(actions, f"go to {target}") or _walk_on(places, actions, now)
 
 
-def _walk_on(places: Sequence[str], actions: Sequence[str], memory: _Memory) -> str:
-    start = places.index(memory.here) + 1 if memory.here in places else 0
+def _walk_on(places: Sequence[str], actions: Sequence[str], now: _Situation) -> str:
+    start = places.index(now.here) + 1 if now.here in places else 0
     for place in [*places[start:], *places[:start]]:
-        if place != memory.here and f"go to {place}" in actions:
+        if place != now.here and f"go to {place}" in actions:
             return f"go to {place}"
     return _IDLE
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sdar_envs.alfworld import pddl
+from sdar_envs.alfworld.gamefile import compose
 from sdar_envs.alfworld.games import GAME_FILE, TASK_TYPES, TRAJ_FILE, find_games
-from sdar_envs.alfworld.sampling import LAMP, Knobs, Room, sample_room, usable_scenes
+from sdar_envs.alfworld.knobs import Knobs, usable_scenes
+from sdar_envs.alfworld.sampling import sample_room
 from sdar_envs.alfworld.scenes import ROOMS
 from sdar_envs.alfworld.stock import StockEngine
 from sdar_envs.base import EnvError, TaskRef
@@ -99,7 +100,7 @@ def _write_all(root: Path, split: str, n: int, seed: int, knobs: Knobs) -> dict[
     repeats = 0
     while len(games) < n:
         task_type = knobs.task_types[len(games) % len(knobs.task_types)]
-        name, game, traj = _compose(sample_room(task_type, candidates, knobs, rng), rng)
+        name, game, traj = compose(sample_room(task_type, candidates, knobs, rng), rng)
         if name in games:
             repeats += 1
             if repeats > _MAX_REPEATS:
@@ -111,39 +112,6 @@ def _write_all(root: Path, split: str, n: int, seed: int, knobs: Knobs) -> dict[
         (trial / TRAJ_FILE).write_text(traj, encoding="utf-8")
         games[name] = hashlib.sha256(game.encode()).hexdigest()
     return games
-
-
-def _compose(room: Room, rng: Random) -> tuple[str, str, str]:
-    """``(<task folder>/<trial folder>, game file, trajectory file)``; the trial is named by the room's content."""
-    kind = room.targets[0].type
-    sentence = rng.choice(pddl.task_templates(room.task_type)).format(
-        obj=kind.lower(), recep=room.goal.lower(), toggle=room.goal.lower()
-    )
-    content = hashlib.sha256((pddl.problem(room, "") + sentence).encode()).hexdigest()
-    trial = f"trial_{content[:16]}"
-    game = {
-        "pddl_domain": pddl.domain(),
-        "grammar": pddl.grammar(sentence),
-        "pddl_problem": pddl.problem(room, trial),
-        "solvable": True,
-        "walkthrough": pddl.walkthrough(room),
-    }
-    lit = room.goal == LAMP
-    traj = {
-        "task_id": trial,
-        "task_type": room.task_type,
-        "pddl_params": {
-            "mrecep_target": "",
-            "object_sliced": False,
-            "object_target": kind,
-            "parent_target": "" if lit else room.goal,
-            "toggle_target": LAMP if lit else "",
-        },
-        "scene": {"floor_plan": f"FloorPlan{room.scene.number}", "scene_num": room.scene.number},
-        "turk_annotations": {"anns": [{"task_desc": sentence, "high_descs": [], "votes": []}]},
-    }
-    task = f"{room.task_type}-{kind}-None-{room.goal}-{room.scene.number}"
-    return f"{task}/{trial}", json.dumps(game), json.dumps(traj)
 
 
 def _spread(names: Sequence[str], count: int) -> list[str]:
