@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from sdar_envs.base import TaskRef
 
+from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.panel import Panel
 from sdar_verl.redaction import redact
@@ -28,7 +29,7 @@ PACKAGES = (
 _ENVIRONMENT = ("SDAR_", "VERL_", "VLLM_", "RAY_", "OMP_", "CUDA_", "NCCL_", "ALFWORLD_", "TRANSFORMERS_", "PYTHONHASH")
 
 
-class ManifestError(RuntimeError):
+class ManifestError(SdarError):
     """A manifest is missing, unreadable, or does not fit the run that wants to go on."""
 
 

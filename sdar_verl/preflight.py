@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sdar_verl import host
+from sdar_verl.errors import SdarError
 
 
-class PreflightError(RuntimeError):
+class PreflightError(SdarError):
     """The machine, the cluster or the run folder cannot carry the run; the text is ``<problem>; <advice>``."""
 
     def __init__(self, problem: str, advice: str):

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from sdar_envs.base import TaskRef
 
+from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.files import write_atomic
 
 _FORMAT = 1
 
 
-class PanelError(ValueError):
+class PanelError(SdarError):
     """A panel cannot be built, read, or is not the one that was expected."""
 
 

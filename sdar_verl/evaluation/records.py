@@ -7,10 +7,12 @@ import types
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from sdar_verl.errors import SdarError
+
 T = TypeVar("T")
 
 
-class RecordError(ValueError):
+class RecordError(SdarError):
     """A record does not have the fields or values that its kind demands."""
 
 

@@ -1,0 +1,68 @@
+"""The few HTML pieces a report is made of. Every text goes through `text`; nothing else writes user content."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+class Html(str):
+    """A string that is HTML already; only functions of this module and of the report make one."""
+
+
+def text(value: object) -> Html:
+    """`value` as HTML text, also fit for a quoted attribute; characters no page may hold become U+FFFD."""
+    return value if isinstance(value, Html) else Html(escape(_UNPRINTABLE.sub("\ufffd", str(value)), quote=True))
+
+
+def join(parts: Iterable[object], separator: str = "") -> Html:
+    """All parts, escaped where they are not HTML yet."""
+    return Html(separator.join(text(part) for part in parts))
+
+
+def tag(name: str, *content: object, **attributes: object) -> Html:
+    """``<name attributes>content</name>``; ``class_`` writes ``class``, underscores in names become dashes."""
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items())
+    return Html(f"<{name}{written}>{join(content)}</{name}>")
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers_from: int = 1) -> Html:
+    """A table; columns from `numbers_from` on are aligned to the right."""
+
+    def line(kind: str, cells: Sequence[object]) -> Html:
+        return tag(
+            "tr", *(tag(kind, cell, **({"class_": "num"} if i >= numbers_from else {})) for i, cell in enumerate(cells))
+        )
+
+    body = join((line("td", row) for row in rows), "\n")
+    return tag("div", tag("table", tag("thead", line("th", head)), tag("tbody", body)), class_="scroll")
+
+
+def figure(png: bytes, alternative: str, caption: object = "") -> Html:
+    """A picture inside the page, with the words for those who do not see it."""
+    source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    image = Html(f'<img src="{source}" alt="{text(alternative)}">')
+    return tag("figure", image, tag("figcaption", caption) if caption else "")
+
+
+def section(identifier: str, title: str, *content: object) -> Html:
+    """A titled part of the page."""
+    return tag("section", tag("h2", title), *content, id=identifier)
+
+
+def page(title: str, *content: object) -> str:
+    """The whole document. Its policy forbids scripts and every connection, so it is safe to open and works offline."""
+    style = resources.files("sdar_verl.report").joinpath("page.css").read_text(encoding="utf-8")
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{join(content, chr(10))}\n</main>\n</body>\n</html>\n"
+    )

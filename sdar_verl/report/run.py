@@ -1,0 +1,177 @@
+"""Reads a run folder for a report. A run that is still going or was cut off can be read; the gaps are named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdar_verl.errors import SdarError
+from sdar_verl.evaluation.intervals import Rate
+from sdar_verl.evaluation.jsonl import read_lines, read_records
+from sdar_verl.evaluation.panel import Panel
+from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord
+from sdar_verl.evaluation.summary import Summary, curve
+from sdar_verl.manifest import read_manifest
+
+METRICS, PANEL, MANIFEST, TOKENS, VALIDATION = (
+    "metrics.jsonl",
+    "panel.json",
+    "manifest.json",
+    "tokens.jsonl",
+    "episodes/val.jsonl",
+)
+
+
+class ReportError(SdarError):
+    """No report can be made of these folders; the message says why."""
+
+
+@dataclass
+class Run:
+    """What one run folder tells.
+
+    Attributes:
+        name: short and unique among the runs of a report.
+        metrics: training step to metric name to value; only finite numbers.
+        validation: step to success on the whole panel.
+        tokens: the sampled episodes with token scores.
+        panel, manifest: None where the run left none.
+        warnings: what is missing or was left out, in plain words.
+    """
+
+    path: Path
+    name: str
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    validation: dict[int, Summary] = field(default_factory=dict)
+    tokens: list[TokenRecord] = field(default_factory=list)
+    panel: Panel | None = None
+    manifest: Mapping[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one metric, where it was logged."""
+        steps = [step for step in sorted(self.metrics) if name in self.metrics[step]]
+        return steps, [self.metrics[step][name] for step in steps]
+
+    def family(self, prefix: str) -> list[str]:
+        """Names of all metrics that start with `prefix`, in the order in which they were first logged."""
+        names: dict[str, None] = {}
+        for step in sorted(self.metrics):
+            names |= dict.fromkeys(name for name in self.metrics[step] if name.startswith(prefix))
+        return list(names)
+
+    @property
+    def distils(self) -> bool:
+        """True if the run logged a gate, that is, if a teacher took part."""
+        return bool(self.series("sdar/gate_mean")[0])
+
+    @property
+    def rates(self) -> dict[int, Rate]:
+        """Overall success per evaluated step; without step 0 once there is a later one."""
+        later = {step: summary.overall for step, summary in self.validation.items() if step > 0}
+        return later or {step: summary.overall for step, summary in self.validation.items()}
+
+
+def load_runs(paths: Sequence[Path | str]) -> list[Run]:
+    """Read all folders and make sure that their numbers may stand side by side.
+
+    Raises:
+        ReportError: no folder, the same one twice, one that is no run, or runs with different panels.
+    """
+    folders = [Path(path) for path in paths]
+    if not folders:
+        raise ReportError("name at least one run folder")
+    if len({folder.resolve() for folder in folders}) != len(folders):
+        raise ReportError("the same run folder was named twice")
+    runs = [load_run(folder, name) for folder, name in zip(folders, _short_names(folders), strict=True)]
+    with_panel = [run for run in runs if run.panel is not None]
+    for run in with_panel[1:]:
+        with_panel[0].panel.require_same(run.panel, with_panel[0].name, run.name)
+    if len(runs) > 1 and len(with_panel) < len(runs):
+        missing = ", ".join(run.name for run in runs if run.panel is None)
+        raise ReportError(f"no {PANEL} in {missing}: without it nobody can tell whether the runs may be compared")
+    return runs
+
+
+def load_run(folder: Path, name: str) -> Run:
+    """Read one folder; raises `ReportError` if it is missing or holds neither metrics nor validation episodes."""
+    if not folder.is_dir():
+        raise ReportError(f"there is no run folder {folder}")
+    if not any((folder / file).is_file() and (folder / file).stat().st_size for file in (METRICS, VALIDATION)):
+        raise ReportError(
+            f"{folder} holds neither {METRICS} nor {VALIDATION}: it is no run folder, or the run has not got so far; "
+            "name the folder that the training wrote"
+        )
+    run = Run(folder, name)
+    if _there(run, PANEL, "its panel cannot be shown"):
+        run.panel = Panel.load(folder / PANEL)
+    if _there(run, MANIFEST, "versions and settings are unknown"):
+        run.manifest = read_manifest(folder)
+    if _there(run, METRICS, "there are no training curves"):
+        run.metrics = _read_metrics(folder / METRICS)
+    if _there(run, VALIDATION, "there is no validation curve"):
+        run.validation = _read_validation(run, folder / VALIDATION)
+    if (folder / TOKENS).is_file():
+        run.tokens = list(read_records(folder / TOKENS, TokenRecord))
+    _warn_if_cut_short(run)
+    return run
+
+
+def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
+    steps: dict[int, dict[str, float]] = {}
+    for line in read_lines(path):
+        step, data = line.get("step"), line.get("data")
+        if type(step) is not int or not isinstance(data, dict):
+            raise ReportError(f'{path} has a line that is not {{"step": number, "data": {{...}}}}: {str(line)[:120]}')
+        steps.setdefault(step, {}).update({k: float(v) for k, v in data.items() if _is_number(v)})
+    return steps
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read_validation(run: Run, path: Path) -> dict[int, Summary]:
+    evaluations = curve(read_records(path, EpisodeRecord))
+    if run.panel is None:
+        return evaluations
+    wanted = {task.id for task in run.panel.tasks}
+    whole = {}
+    for step, summary in evaluations.items():
+        foreign = sorted(summary.by_task.keys() - wanted)
+        if foreign:
+            raise ReportError(f"{run.name} evaluated tasks outside its panel at step {step}, such as {foreign[0]}")
+        if missing := len(wanted) - len(summary.by_task):
+            text = f"the evaluation at step {step} lacks {missing} of {len(wanted)} panel tasks and is left out"
+            run.warnings.append(text)
+            continue
+        whole[step] = summary
+        if summary.failed:
+            run.warnings.append(f"at step {step}, {summary.failed} validation episodes failed and count as not won")
+    return whole
+
+
+def _there(run: Run, file: str, otherwise: str) -> bool:
+    if (run.path / file).is_file():
+        return True
+    run.warnings.append(f"{file} is missing: {otherwise}")
+    return False
+
+
+def _warn_if_cut_short(run: Run) -> None:
+    planned = ((run.manifest or {}).get("config") or {}).get("trainer", {}).get("total_training_steps")
+    reached = max(run.metrics, default=0)
+    if isinstance(planned, int) and reached < planned:
+        run.warnings.append(f"step {reached} of {planned} was reached; the run is still going or was stopped")
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The fewest last parts of each path that tell the folders apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    depth = 1
+    while len({path[-depth:] for path in parts}) < len(parts):
+        depth += 1
+    return ["/".join(path[-depth:]) for path in parts]

@@ -1,0 +1,74 @@
+"""What the numbers show, in plain words, and what they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdar_verl.evaluation.summary import milestones
+from sdar_verl.report.compare import Comparison, percent, signed
+from sdar_verl.report.run import Run
+from sdar_verl.report.timing import median_step
+
+
+def learning(run: Run, k: int) -> str:
+    """One sentence: where a run began and where it ended."""
+    if not run.validation:
+        return f"{run.name} has no whole validation yet."
+    found, start = milestones(run.rates, k), run.validation.get(0)
+    if start is None or found.last_step == 0:
+        return f"{run.name} solves {percent(found.last.rate)} of the panel at step {found.last_step}."
+    change = found.mean_last.rate - start.overall.rate
+    if found.mean_last.low > start.overall.high:
+        verdict = "a clear gain"
+    elif found.mean_last.high < start.overall.low:
+        verdict = "a clear loss"
+    else:
+        verdict = "within the noise of one panel"
+    return (
+        f"{run.name} went from {percent(start.overall.rate)} before training to {percent(found.last.rate)} at step "
+        f"{found.last_step}; the mean of its last {found.k} evaluations is {percent(found.mean_last.rate)} "
+        f"({signed(change)} points, {verdict})."
+    )
+
+
+def verdict(found: Comparison) -> str:
+    """One or two sentences on the difference between two runs."""
+    gap = found.mean_last
+    many = f"the last {len(found.steps)} common evaluations" if len(found.steps) > 1 else "the last common evaluation"
+    numbers = f"{signed(gap.mean)} points, 95 % interval {signed(gap.low)} to {signed(gap.high)}"
+    if gap.low > 0 or gap.high < 0:
+        ahead, behind = (found.b, found.a) if gap.low > 0 else (found.a, found.b)
+        return f"Over {many}, {ahead} is ahead of {behind} on this panel ({found.b} minus {found.a}: {numbers})."
+    return (
+        f"Over {many}, the two cannot be told apart on this panel ({found.b} minus {found.a}: {numbers}; the interval "
+        "contains zero)."
+    )
+
+
+def caveat(runs: Sequence[Run]) -> str:
+    """What one training per method can and cannot say."""
+    seeds = [(run.manifest or {}).get("seeds") for run in runs]
+    same = "started from the same seeds" if all(seeds) and all(s == seeds[0] for s in seeds) else "trained once each"
+    if len(runs) == 1:
+        return (
+            "This is one run with one seed. The intervals say how well the panel's tasks pin down this model's "
+            "success; another seed can end elsewhere, by more than the intervals show."
+        )
+    return (
+        f"Read this with care: the runs {same}, so there is one seed per method. The intervals cover the choice of "
+        "tasks, not the luck of a training; another seed can move a curve by more than the intervals show, and can "
+        "turn a lead around. A claim about the methods needs several seeds."
+    )
+
+
+def cost(runs: Sequence[Run]) -> str:
+    """How the step times relate; empty with fewer than two timed runs."""
+    timed = [(run.name, seconds) for run in runs if (seconds := median_step(run))]
+    if len(timed) < 2:
+        return ""
+    first, base = timed[0]
+    others = ", ".join(f"{name} {seconds:.1f} s ({seconds / base:.2f} times)" for name, seconds in timed[1:])
+    return (
+        f"Median training step: {first} {base:.1f} s, {others}. The runs played their own episodes, and longer or "
+        "shorter episodes change the time of a step as well as the method does."
+    )
