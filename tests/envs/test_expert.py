@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-
 from sdar_envs.alfworld.env import AlfworldEnv
 from sdar_envs.alfworld.expert import Expert, corrupt
 from sdar_envs.alfworld.games import TASK_TYPES

@@ -5,7 +5,6 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sdar_envs.alfworld.format import AlfworldFormat
 from sdar_envs.alfworld.room import room_places, task_of
 from sdar_envs.base import EnvError, EpisodeView, ParsedAction

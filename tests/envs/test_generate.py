@@ -9,7 +9,6 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from sdar_envs.alfworld import pddl
 from sdar_envs.alfworld.games import TASK_TYPES, find_games, read_game
 from sdar_envs.alfworld.generate import generate_games, main
