@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sdar_envs.alfworld.format import AlfworldFormat
-from sdar_envs.alfworld.room import room_places, task_of
+from sdar_envs.alfworld.room import room_places
 from sdar_envs.base import EnvError, EpisodeView, ParsedAction
 
 FIRST = (
@@ -63,8 +63,6 @@ def test_room_list_is_off_by_default_and_keeps_the_rooms_order():
 def test_room_reader():
     assert room_places(FIRST) == ["bed 1", "desk 2", "desk 1", "safe 1"]
     assert room_places("You arrive at bed 1. On the bed 1, you see a pen 1.") == []
-    assert task_of(FIRST) == "put a pen in safe"
-    assert task_of("nothing here") == ""
 
 
 def test_thinking_switches_instruction_and_parser_together():

@@ -6,7 +6,6 @@ import re
 
 _SEES = re.compile(r"Looking quickly around you, you see (?P<list>.*?)\.(?:\s|$)", re.DOTALL)
 _PLACE = re.compile(r"\b([a-z]+ \d+)\b")
-_TASK = re.compile(r"Your task is to: (?P<task>.*)", re.DOTALL)
 
 
 def room_places(first_observation: str) -> list[str]:
@@ -16,9 +15,3 @@ def room_places(first_observation: str) -> list[str]:
     """
     found = _SEES.search(first_observation)
     return _PLACE.findall(found["list"]) if found else []
-
-
-def task_of(first_observation: str) -> str:
-    """The text after "Your task is to: ", without a final dot or spaces; empty if there is none."""
-    found = _TASK.search(first_observation)
-    return found["task"].strip().rstrip(".").strip() if found else ""
