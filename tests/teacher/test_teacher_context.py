@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from sdar_verl.skills import Skill, SkillError, SkillQuery, open_store, retrievers
 from sdar_verl.teacher import TeacherContextError, TeacherPromptBuilder, TeacherPromptTooLong
@@ -90,6 +91,17 @@ def test_before_template_leaves_the_students_ids_at_the_end(plain, messages):
     own = student_ids(plain, messages)
     assert prompt.ids[-len(own) :] == own
     assert plain.decode(prompt.ids[: -len(own)]) == "Take the apple to the microwave.\n\n"
+
+
+def test_before_template_adds_no_begin_token(make_tokenizer):
+    tokenizer = make_tokenizer("plain")
+    number = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        "<|endoftext|> $A", None, [("<|endoftext|>", number)]
+    )
+    assert tokenizer.encode("a")[0] == number  # the tokenizer does begin texts with it
+    prompt = TeacherPromptBuilder(tokenizer, "before_template").build(USER, [HEAT])
+    assert number not in prompt.ids
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
