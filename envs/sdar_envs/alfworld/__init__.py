@@ -19,6 +19,7 @@ _DEFAULTS: dict[str, Any] = {
     "history_length": 2,
     "thinking": True,
     "require_admissible": False,
+    "room_list": False,
     "success_reward": 10.0,
     "task_types": None,
     "engine": "fast",
@@ -34,7 +35,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 class AlfworldFamily(EnvFamily):
     """ALFWorld by configuration: `data_root`, `max_steps`, `history_length`, `thinking`, `require_admissible`,
-    `success_reward`, `task_types` and `engine`; unknown keys are refused."""
+    `room_list`, `success_reward`, `task_types` and `engine`; unknown keys are refused."""
 
     name = "alfworld"
     task_types = TASK_TYPES
@@ -63,6 +64,7 @@ class AlfworldFamily(EnvFamily):
             thinking=settings["thinking"],
             history_length=settings["history_length"],
             require_admissible=settings["require_admissible"],
+            room_list=settings["room_list"],
         )
 
 
