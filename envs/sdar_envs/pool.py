@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from sdar_envs import registry
@@ -21,7 +21,7 @@ from sdar_envs.pool_session import EnvSession, EpisodeFailed
 
 __all__ = ["EnvPool", "EnvSession", "EpisodeFailed"]
 
-_RECENT_TASKS = 16  # how many tasks a worker is expected to keep loaded
+_RECENT_TASKS = 128  # how many tasks a worker is expected to keep loaded
 _START_ATTEMPTS = 3
 _CLOSE_GRACE = 5.0  # seconds
 
@@ -79,7 +79,7 @@ class EnvPool:
         self._workers: list[WorkerProcess] = []
         self._everyone: set[WorkerProcess] = set()  # also those being replaced
         self._changed = asyncio.Condition()
-        self._starting: set[asyncio.Task] = set()
+        self._background: set[asyncio.Task] = set()
         self._state = "new"
         self._why_broken = ""
         self._counts = {"episodes": 0, "failures": 0, "restarts": 0}
@@ -112,9 +112,9 @@ class EnvPool:
         if self._state == "closed":
             return
         self._state = "closed"
-        for task in list(self._starting):
+        for task in list(self._background):
             task.cancel()
-        await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         workers, self._workers = self._workers, []
         await asyncio.gather(*(worker.close(_CLOSE_GRACE) for worker in workers))
         self.kill()
@@ -149,11 +149,11 @@ class EnvPool:
             worker.recent = [*(known for known in worker.recent if known != task_id), task_id][-_RECENT_TASKS:]
             return worker, worker.free.pop(0)
 
-    async def release(self, worker: WorkerProcess, place: int) -> None:
+    def release(self, worker: WorkerProcess, place: int) -> None:
         """Give a place back. Used by sessions."""
         worker.free.append(place)
         worker.free.sort()
-        await self._tell()
+        self._in_background(self._tell())
 
     async def call(self, worker: WorkerProcess, message: Mapping[str, Any], timeout: float) -> Any:
         """One call to a worker; a lost worker is replaced. Used by sessions."""
@@ -161,7 +161,7 @@ class EnvPool:
             answer = await worker.call(message, timeout)
         except WorkerLost as error:
             self._replace(worker)
-            raise EpisodeFailed(f"the episode's worker was lost: {error}") from error
+            raise EpisodeFailed(f"the episode's worker was lost: {error}", error.began) from error
         if "failed" in answer:
             raise EpisodeFailed(f"the environment raised {answer['failed']}")
         return answer["ok"]
@@ -183,9 +183,12 @@ class EnvPool:
         self._everyone.discard(worker)
         worker.kill()
         self.count("restarts")
-        task = asyncio.get_running_loop().create_task(self._restart())
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        self._in_background(self._restart())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _restart(self) -> None:
         for attempt in range(1, _START_ATTEMPTS + 1):

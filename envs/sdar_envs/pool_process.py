@@ -17,7 +17,15 @@ _LINE_LIMIT = 64 * 2**20  # bytes of one answer
 
 
 class WorkerLost(EnvError):
-    """The worker crashed or did not answer in time; it has been killed."""
+    """The worker crashed or did not answer in time; it has been killed.
+
+    Attributes:
+        began: whether the call that raised this may have reached the environment.
+    """
+
+    def __init__(self, reason: str, began: bool) -> None:
+        super().__init__(reason)
+        self.began = began
 
 
 class WorkerProcess:
@@ -78,7 +86,7 @@ class WorkerProcess:
         line = json.dumps(message).encode() + b"\n"
         async with self._turn:
             if self.lost:
-                raise WorkerLost(self.lost)
+                raise WorkerLost(self.lost, began=False)
             try:
                 self._writer.write(line)
                 answer = await asyncio.wait_for(self._reader.readline(), timeout)
@@ -93,7 +101,7 @@ class WorkerProcess:
                 if answer.endswith(b"\n"):
                     return json.loads(answer)
                 self._lose("it crashed")
-            raise WorkerLost(self.lost)
+            raise WorkerLost(self.lost, began=True)
 
     @property
     def alive(self) -> bool:

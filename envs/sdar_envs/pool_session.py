@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sdar_envs.base import EnvError, StepInfo, TaskRef
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 class EpisodeFailed(EnvError):
-    """This episode cannot go on (worker lost, deadline passed, or its environment raised); others are not affected."""
+    """This episode cannot go on (worker lost, deadline passed, or its environment raised); others are not affected.
+
+    Attributes:
+        began: False when the failed call never reached the environment.
+    """
+
+    def __init__(self, reason: str, began: bool = True) -> None:
+        super().__init__(reason)
+        self.began = began
 
 
 class EnvSession:
@@ -33,14 +41,20 @@ class EnvSession:
 
     async def reset(self, task: TaskRef, seed: int | None = None) -> tuple[str, StepInfo]:
         """Begin an episode; a session whose episode failed may begin another one. Raises `EpisodeFailed`."""
-        await self._leave()
-        self._worker, self._place = await self._pool.acquire(task.id)
-        self._pool.count("episodes")
+        self._leave()
         self._failed = ""
-        self._deadline = time.monotonic() + self._pool.episode_timeout
-        message = {"op": "reset", "env": self._place, "task": asdict(task), "seed": seed}
-        observation, info = await self._serve(message, self._pool.reset_timeout)
-        return observation, info
+        self._pool.count("episodes")
+        while True:
+            self._worker, self._place = await self._pool.acquire(task.id)
+            self._deadline = time.monotonic() + self._pool.episode_timeout
+            message = {"op": "reset", "env": self._place, "task": asdict(task), "seed": seed}
+            try:
+                observation, info = await self._serve(message, self._pool.reset_timeout)
+                return observation, info
+            except EpisodeFailed as error:
+                if error.began:
+                    self._fail(str(error))
+                self._leave()  # another episode took the worker down before this one began: start elsewhere
 
     async def step(self, action: str) -> tuple[str, float, bool, bool, StepInfo]:
         """Play one action; raises `EpisodeFailed` (again and again, until the next `reset`)."""
@@ -51,7 +65,11 @@ class EnvSession:
         if time.monotonic() > self._deadline:
             self._fail(f"the episode took longer than {self._pool.episode_timeout:g} s")
         message = {"op": "step", "env": self._place, "action": action}
-        observation, reward, terminated, truncated, info = await self._serve(message, self._pool.step_timeout)
+        try:
+            answer = await self._serve(message, self._pool.step_timeout)
+        except EpisodeFailed as error:
+            self._fail(str(error))
+        observation, reward, terminated, truncated, info = answer
         return observation, reward, terminated, truncated, info
 
     async def __aenter__(self) -> EnvSession:
@@ -60,30 +78,32 @@ class EnvSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._leave()
+        self._leave()
 
     async def _serve(self, message: Mapping[str, Any], timeout: float) -> Any:
         """One call that finishes even if its caller is cancelled: the worker answers in order."""
         assert self._worker is not None
         self._call = asyncio.ensure_future(self._pool.call(self._worker, message, timeout))
-        try:
-            return await asyncio.shield(self._call)
-        except EpisodeFailed as error:
-            self._fail(str(error))
+        return await asyncio.shield(self._call)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> NoReturn:
         self._failed = reason
         self._pool.count("failures")
         raise EpisodeFailed(reason)
 
-    async def _leave(self) -> None:
-        """Give the place back once nothing runs there any more."""
-        worker, self._worker = self._worker, None
+    def _leave(self) -> None:
+        """Give the place back, at once or when the call that a cancelled caller left behind has ended."""
+        worker, place, call = self._worker, self._place, self._call
+        self._worker = self._call = None
         if worker is None:
             return
-        if self._call is not None and not self._call.done():
-            await asyncio.wait([self._call])
-        if self._call is not None and not self._call.cancelled():
-            self._call.exception()  # seen: a cancelled caller did not wait for it
-        self._call = None
-        await self._pool.release(worker, self._place)
+        if call is None or call.done():
+            self._pool.release(worker, place)
+            return
+
+        def ended(call: asyncio.Task) -> None:
+            if not call.cancelled():
+                call.exception()  # seen: nobody waits for this call any more
+            self._pool.release(worker, place)
+
+        call.add_done_callback(ended)

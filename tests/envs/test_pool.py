@@ -115,6 +115,41 @@ def test_a_worker_that_died_idle_is_replaced_without_a_failed_episode():
     asyncio.run(play())
 
 
+def test_an_episode_that_had_not_begun_starts_elsewhere_when_its_worker_is_lost():
+    async def play():
+        async with toy_pool(workers=1, step_timeout=0.7) as pool, pool.session() as stuck, pool.session() as waiting:
+            await stuck.reset(task("stuck"))
+            hanging = asyncio.ensure_future(stuck.step("hang"))
+            await asyncio.sleep(0.1)
+            assert (await waiting.reset(task("waiting")))[0] == "waiting/None"
+            with pytest.raises(EpisodeFailed, match=r"'step' within 0\.7 s"):
+                await hanging
+            assert pool.stats() | {"workers": 1} == {
+                "episodes": 2, "failures": 1, "restarts": 1, "workers": 1, "busy": 1
+            }  # fmt: skip
+
+    asyncio.run(play())
+
+
+def test_a_cancelled_episode_gives_its_place_back_when_its_call_has_ended():
+    async def play():
+        async def episode():
+            async with pool.session() as session:
+                await session.reset(task("first"))
+                await session.step("sleep 0.6")
+
+        async with toy_pool(workers=1, envs=1) as pool:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(episode(), 0.3)
+            assert pool.stats()["busy"] == 1
+            async with pool.session() as session:
+                assert (await session.reset(task("second")))[0] == "second/None"
+            await until(lambda: pool.stats()["busy"] == 0)
+            assert pool.stats()["restarts"] == 0
+
+    asyncio.run(play())
+
+
 def test_a_reset_has_its_own_deadline():
     async def play():
         async with toy_pool(workers=1, reset_timeout=0.5) as pool, pool.session() as session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sdar_envs.alfworld.engine import Engine, EngineState, make_engine
 from sdar_envs.base import EnvError, StepInfo, TaskRef, TextEnv
 
@@ -20,8 +22,10 @@ class AlfworldEnv(TextEnv):
     """
 
     def __init__(self, *, engine: str = "fast", max_steps: int = 50, success_reward: float = 10.0) -> None:
-        if max_steps < 1:
-            raise EnvError(f"max_steps must be at least 1, got {max_steps}")
+        if not isinstance(max_steps, int) or max_steps < 1:
+            raise EnvError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
+        if not isinstance(success_reward, int | float) or not 0 < success_reward < math.inf:
+            raise EnvError(f"success_reward must be a positive number, got {success_reward!r}")
         self._engine: Engine | None = make_engine(engine)
         self._max_steps = max_steps
         self._success_reward = float(success_reward)

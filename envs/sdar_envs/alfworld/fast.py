@@ -7,9 +7,10 @@ import fast_downward
 from sdar_envs.alfworld.engine import Engine, EngineState
 from sdar_envs.alfworld.facts import Facts
 from sdar_envs.alfworld.native import private_library
-from sdar_envs.alfworld.translation import GameCache, LoadedGame
+from sdar_envs.alfworld.translation import GameCache, LoadedGame, prepare
+from sdar_envs.base import EnvError
 
-CACHED_GAMES = 16  # per process, about 3 MB each for a large kitchen
+CACHED_GAMES = 128  # per process, at most 0.5 MB each
 _CACHE = GameCache(CACHED_GAMES)
 
 
@@ -26,12 +27,12 @@ class FastEngine(Engine):
         self._operators: dict[str, tuple[int, str, int]] = {}  # command -> (id, operator name, number of effects)
 
     def load(self, path: str) -> None:
-        self._game = None
-        self._game = _CACHE.get(path, lambda: LoadedGame(path, self._library))
+        self._game = self._facts = None
+        self._game = _CACHE.get(path, lambda: prepare(path, self._library))
 
     def reset(self) -> EngineState:
         game = self._loaded()
-        self._library.load_sas(game.sas)
+        game.start(self._library)
         self._facts = game.facts.copy()
         intro = game.grammar.derive("#intro#", game.grammar.scope({}, self._facts))
         return self._observe(intro)
@@ -39,7 +40,7 @@ class FastEngine(Engine):
     def step(self, command: str) -> EngineState:
         game, facts = self._loaded(), self._facts
         if facts is None:
-            raise RuntimeError("reset must come before step")
+            raise EnvError("reset must come before step")
         operator = self._operators.get(command.strip())
         if operator is None:
             return self._observe("Nothing happens.")
@@ -77,5 +78,5 @@ class FastEngine(Engine):
 
     def _loaded(self) -> LoadedGame:
         if self._game is None:
-            raise RuntimeError("load must come before reset and step")
+            raise EnvError("load must come before reset and step")
         return self._game

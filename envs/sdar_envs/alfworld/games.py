@@ -24,7 +24,7 @@ _UNSUPPORTED = ("movable", "Sliced")  # the engine's grammar cannot play these; 
 _MAX_LISTED = 50
 
 
-class BrokenGame(ValueError):
+class BrokenGame(EnvError):
     """One game on disk cannot be played; the message says why."""
 
 

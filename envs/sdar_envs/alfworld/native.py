@@ -51,18 +51,21 @@ def private_library() -> ctypes.CDLL:
 
 
 def loadable_size(path: str) -> int:
-    """Bytes from the start of a 64-bit ELF file that the loader maps; the whole file for any other format."""
+    """Bytes from the start of a 64-bit ELF file that the loader maps; the whole file for anything else."""
+    whole = os.path.getsize(path)
     with open(path, "rb") as source:
         header = source.read(64)
-        if header[:6] != b"\x7fELF\x02\x01":
-            return os.path.getsize(path)
+        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+            return whole
         (table,) = struct.unpack_from("<Q", header, 32)
         entry_size, entries = struct.unpack_from("<HH", header, 54)
+        end = table + entry_size * entries
+        if entry_size < 56 or end > whole:
+            return whole
         source.seek(table)
         programs = source.read(entry_size * entries)
-    end = table + entry_size * entries
     for index in range(entries):
         kind, _, offset, _, _, size = struct.unpack_from("<IIQQQQ", programs, index * entry_size)
         if kind == _LOADABLE:
             end = max(end, offset + size)
-    return end
+    return min(end, whole)

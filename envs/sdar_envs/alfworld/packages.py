@@ -1,8 +1,11 @@
-"""Import of the `alfworld` package without its side effect on the user's home folder."""
+"""The engine's packages without their side effects: on the home folder at import, on `sys.argv` at every load."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -30,3 +33,13 @@ def import_alfworld(module: str) -> ModuleType:
             del os.environ[_VARIABLE]
         else:
             os.environ[_VARIABLE] = before
+
+
+@contextmanager
+def kept_arguments() -> Iterator[None]:
+    """Around calls of the PDDL translator, which puts its own words into `sys.argv` and leaves them there."""
+    arguments = sys.argv
+    try:
+        yield
+    finally:
+        sys.argv = arguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdar_envs.alfworld.engine import Engine, EngineState
-from sdar_envs.alfworld.packages import import_alfworld
+from sdar_envs.alfworld.packages import import_alfworld, kept_arguments
 
 
 class StockEngine(Engine):
@@ -20,10 +20,12 @@ class StockEngine(Engine):
         self._env = alfworld_env.AlfredInfos(alfworld_env.AlfredDemangler(PddlEnv(infos)))
 
     def load(self, path: str) -> None:
-        self._env.load(path)
+        with kept_arguments():
+            self._env.load(path)
 
     def reset(self) -> EngineState:
-        return _state(self._env.reset())
+        with kept_arguments():
+            return _state(self._env.reset())
 
     def step(self, command: str) -> EngineState:
         return _state(self._env.step(command)[0])

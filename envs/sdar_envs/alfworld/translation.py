@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
+import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import fast_downward
+from tatsu.exceptions import ParseException
 from textworld.generator.game import EntityInfo
 from textworld.logic import Type, TypeHierarchy
 
 from sdar_envs.alfworld.derivation import Grammar, read_grammar
 from sdar_envs.alfworld.facts import Arguments, Binding, Facts, Placeholder, Signature, TypeTree
-from sdar_envs.alfworld.games import read_game
-from sdar_envs.alfworld.packages import import_alfworld
-
-_NOT_A_FACT = ("=",)
+from sdar_envs.alfworld.games import BrokenGame, read_game
+from sdar_envs.alfworld.packages import import_alfworld, kept_arguments
+from sdar_envs.base import EnvError
 
 
 class LoadedGame:
     """Everything about a game that play does not change.
 
     Attributes:
-        sas: the translated problem, as the planner library reads it.
         facts: the facts of the initial state.
         grammar: the game's texts.
         actions: command template and feedback text by action name.
@@ -38,19 +37,24 @@ class LoadedGame:
     def __init__(self, path: str, library: ctypes.CDLL) -> None:
         data = read_game(path)
         task, sas = _translate(data["pddl_domain"], data["pddl_problem"])
-        self.sas = sas.encode("utf-8")
+        problem = sas.encode("utf-8")
+        self._problem = zlib.compress(problem, level=1)  # a fifteenth of its 1 to 2 MB
         self._types_by_name = {entity.name: entity.type_name for entity in task.objects}
         self._parameters: dict[str, tuple[Placeholder, ...]] = {
             action.name: tuple((p.name.strip("?"), p.type_name) for p in action.parameters) for action in task.actions
         }
         self.fluent = {e.literal.predicate for a in task.actions for e in a.effects} | {a.name for a in task.axioms}
-        library.load_sas(self.sas)
+        library.load_sas(problem)
         self.facts = Facts(self._initial_facts(task, library), TypeTree(_type_hierarchy(task)))
         self.actions, productions = read_grammar(data["grammar"])
         entities = _entities(self.facts)
         self.grammar = Grammar(productions, entities)
         self.names = {name: entity.name for name, entity in entities.items()}
         self.commands: dict[str, str] = {}
+
+    def start(self, library: ctypes.CDLL) -> None:
+        """Put the library into the game's initial state."""
+        library.load_sas(zlib.decompress(self._problem))
 
     def binding(self, operator: str) -> tuple[str, Binding]:
         """``name argument ...`` as the action's name and its arguments by placeholder."""
@@ -70,7 +74,7 @@ class LoadedGame:
         for item in task.init:
             if isinstance(item, fast_downward.translate.pddl.conditions.Atom):
                 name, arguments = item.predicate, tuple(item.args)
-                if name in _NOT_A_FACT:
+                if name == "=":
                     continue
             else:  # a number is given to a function; distances and costs are no facts
                 name, arguments = str(item.expression.value), tuple(item.fluent.args)
@@ -84,6 +88,26 @@ class LoadedGame:
             if not signature[0].startswith("not_"):
                 found[signature].add(arguments)
         return {signature: frozenset(arguments) for signature, arguments in found.items()}
+
+
+def prepare(path: str, library: ctypes.CDLL) -> LoadedGame:
+    """The game at `path`; raises `EnvError` with the path when its file cannot be read, translated or parsed."""
+    try:
+        return LoadedGame(path, library)
+    except BrokenGame as error:
+        raise EnvError(f"{path}: {error}") from error
+    except _refusals() as error:
+        raise EnvError(f"{path} cannot be translated ({type(error).__name__}: {error})") from error
+
+
+def _refusals() -> tuple[type[BaseException], ...]:
+    """What translator and parsers raise on a text they cannot take; the translator even wants to end the process.
+
+    Named only when needed: the translator's modules read `sys.argv` when they are imported.
+    """
+    from fast_downward.translate.pddl_parser.lisp_parser import ParseError
+
+    return SystemExit, ParseError, ParseException, AssertionError, AttributeError, LookupError, TypeError, ValueError
 
 
 class GameCache:
@@ -124,12 +148,8 @@ def _entities(facts: Facts) -> dict[str, EntityInfo]:
 
 
 def _translate(domain: str, problem: str) -> tuple[Any, str]:
-    arguments = sys.argv
-    with _without_collector():
-        try:
-            return fast_downward.pddl2sas(domain, problem)
-        finally:
-            sys.argv = arguments  # the translator replaces it
+    with _without_collector(), kept_arguments():
+        return fast_downward.pddl2sas(domain, problem)
 
 
 @contextmanager
