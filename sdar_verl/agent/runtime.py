@@ -1,0 +1,95 @@
+"""What one agent-loop process holds for all its episodes: environments, skills, teacher prompts, the record file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdar_envs import registry
+from sdar_envs.base import TaskRef
+from sdar_envs.pool import EnvPool
+
+from sdar_verl.agent.conversation import Extend, StepConversation, TrajectoryConversation
+from sdar_verl.agent.episode import Actor, EpisodeId, Generate, Limits, play_episode
+from sdar_verl.agent.rows import PlayedEpisode
+from sdar_verl.evaluation.jsonl import JsonlWriter
+from sdar_verl.settings import Settings
+from sdar_verl.skills import SkillQuery, open_store
+from sdar_verl.skills.retrievers import make as make_retriever
+from sdar_verl.teacher import TeacherPromptBuilder
+
+
+class EpisodeRuntime:
+    """Plays episodes for one process; build it once, close it at the end.
+
+    Args:
+        settings: of the run.
+        tokenizer: the student's.
+        template_kwargs: for the chat template, the same for student and teacher.
+        limits: token limits.
+    """
+
+    def __init__(self, settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], limits: Limits):
+        self.settings, self.tokenizer, self.template_kwargs, self.limits = settings, tokenizer, template_kwargs, limits
+        env, pool = settings.env, settings.env.pool
+        family = registry.get(env.name)
+        self.format = family.make_format(env.config)
+        self.pool = EnvPool(
+            env.name,
+            env.config,
+            workers=pool.workers,
+            envs_per_worker=pool.envs_per_worker,
+            step_timeout=pool.step_timeout,
+            reset_timeout=pool.reset_timeout,
+            episode_timeout=pool.episode_timeout,
+        )
+        self.retriever = None
+        self.teacher = None
+        if settings.distillation is not None:
+            chosen = settings.skills
+            store = open_store(chosen.store, env=env.name, task_types=family.task_types)
+            self.retriever = make_retriever(
+                chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed
+            )
+            self.teacher = TeacherPromptBuilder(
+                tokenizer,
+                settings.teacher.prompt_placement,
+                settings.teacher.max_prompt_length,
+                template_kwargs,
+                overflow=settings.teacher.overflow,
+            )
+        folder = Path(settings.run_dir) / "episodes"
+        self._records = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "val")}
+
+    async def play(self, task: TaskRef, who: EpisodeId, generate: Generate, extend: Extend) -> PlayedEpisode:
+        """Play one episode in the next free environment and write its record."""
+        learns = who.split == "train" and self.teacher is not None
+        skills = []
+        if learns:
+            query = SkillQuery(self.settings.env.name, task.task_type, task.id, seed=who.session)
+            skills = self.retriever.retrieve(query)
+
+        def conversation():
+            if self.settings.rows == "step":
+                return StepConversation(self.tokenizer, self.template_kwargs, self.format)
+            return TrajectoryConversation(self.tokenizer, self.template_kwargs, self.format, extend)
+
+        actor = Actor(
+            tokenizer=self.tokenizer,
+            format=self.format,
+            conversation=conversation,
+            teacher=self.teacher if learns else None,
+            limits=self.limits,
+            invalid_action_penalty=self.settings.env.invalid_action_penalty,
+        )
+        async with self.pool.session() as env:
+            played = await play_episode(actor, env, task, skills, who, generate)
+        self._records[who.split].write(played.record)
+        return played
+
+    async def close(self) -> None:
+        """Stop the environment workers and close the record files."""
+        for writer in self._records.values():
+            writer.close()
+        await self.pool.close()

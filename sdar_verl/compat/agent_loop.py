@@ -1,0 +1,138 @@
+"""verl's agent loop, its worker and its manager, playing episodes of `sdar_verl.agent`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from uuid import uuid4
+
+import ray
+from omegaconf import OmegaConf
+from sdar_envs.base import TaskRef
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from sdar_verl import plugin
+from sdar_verl.agent.episode import EpisodeId, Limits
+from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
+from sdar_verl.agent.runtime import EpisodeRuntime
+from sdar_verl.settings import Settings
+
+_runtime: EpisodeRuntime | None = None  # one for each agent-loop process; verl builds a loop object for each episode
+
+
+class EnvAgentLoop(AgentLoopBase):
+    """Plays one episode; ``rows`` says whether it becomes one row a turn or one row in all."""
+
+    def __init__(self, *args: Any, rows: str, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.rows = rows
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> list[AgentLoopOutput]:
+        if _runtime is None:
+            raise RuntimeError("no episode runtime in this process: set rollout.agent.agent_loop_manager_class")
+        request_id = uuid4().hex
+
+        async def generate(prompt_ids: list[int], max_tokens: int) -> Generation:
+            output = await self.server_manager.generate(
+                request_id, prompt_ids=prompt_ids, sampling_params={**sampling_params, "max_tokens": max_tokens}
+            )
+            if not output.token_ids:
+                raise RuntimeError(f"the rollout engine returned no tokens (stop reason {output.stop_reason!r})")
+            return Generation(list(output.token_ids), output.log_probs, output.extra_fields.get("global_steps"))
+
+        def extend(before: list[dict], after: list[dict], ids: list[int]) -> list[int]:
+            merged = self.continuous_token_builder.merge_context_tokens(before, after, ids)
+            if merged.token_ids[: len(ids)] != ids:
+                raise RuntimeError("the chat template changes tokens already sampled; use sdar.rows=step")
+            return merged.token_ids
+
+        who = EpisodeId(
+            step=int(kwargs["global_steps"]),
+            split="val" if kwargs["task"]["split"] == _runtime.settings.env.valid_split else "train",
+            uid=kwargs["uid"],
+            session=int(kwargs["session_id"]),
+        )
+        played = await _runtime.play(TaskRef(**kwargs["task"]), who, generate, extend)
+        return [_output(row, played, who, last=row is played.rows[-1]) for row in played.rows]
+
+
+def _output(row: Row, played: PlayedEpisode, who: EpisodeId, last: bool) -> AgentLoopOutput:
+    record = played.record
+    weights = row.weights_steps or [who.step - 1]
+    extra: dict[str, Any] = {
+        "min_global_steps": min(weights),
+        "max_global_steps": max(weights),
+        "reward_extra_info": {"acc": float(record.won)},
+        "teacher_prompt_ids": row.teacher_prompt_ids,
+        "task_skill": row.task_skill,
+        "shrunk": row.shrunk,
+        "task_type": record.task_type,
+        "won": record.won,
+        "failed": record.failed or "",
+        "valid_share": sum(turn.valid for turn in record.turns) / max(1, len(record.turns)),
+        "turns": len(record.turns),
+        "last": last,
+    }
+    return AgentLoopOutput(
+        prompt_ids=row.prompt_ids,
+        response_ids=row.response_ids,
+        response_mask=row.response_mask,
+        response_logprobs=row.log_probs,
+        reward_score=record.reward,
+        num_turns=len(record.turns),
+        metrics=AgentLoopMetrics(generate_sequences=record.gen_seconds, tool_calls=record.env_seconds),
+        extra_fields=extra,
+    )
+
+
+class SdarAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
+    """verl's worker, holding one `EpisodeRuntime` (environments, skills, teacher prompts) for its episodes."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        global _runtime
+        plugin.verify()
+        super().__init__(config, *args, **kwargs)
+        settings = Settings.from_config(OmegaConf.to_container(config, resolve=True))
+        rollout = config.actor_rollout_ref.rollout
+        self.runtime = _runtime = EpisodeRuntime(
+            settings,
+            self.tokenizer,
+            OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True),
+            Limits(prompt=rollout.prompt_length, response=rollout.response_length, turn=settings.max_turn_tokens),
+        )
+
+    async def pid(self) -> int:
+        """Process id; answering at all shows that the worker lives."""
+        return os.getpid()
+
+    async def pool_stats(self) -> dict[str, float]:
+        """Restarts and failures of the environment workers."""
+        return dict(self.runtime.pool.stats())
+
+    async def close(self) -> None:
+        """Stop the environments; verl's worker has no end of its own."""
+        await self.runtime.close()
+
+
+class SdarAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager with `SdarAgentLoopWorker`."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(SdarAgentLoopWorker)
+
+    def check_alive(self, timeout: float = 60.0) -> None:
+        """Raise `ray.exceptions.RayActorError` if a worker died; its episodes would never end."""
+        ray.get([worker.pid.remote() for worker in self.agent_loop_workers], timeout=timeout)
+
+    def pool_stats(self) -> dict[str, float]:
+        """Sums over all workers."""
+        total: dict[str, float] = {}
+        for stats in ray.get([worker.pool_stats.remote() for worker in self.agent_loop_workers]):
+            for name, value in stats.items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    def close(self) -> None:
+        ray.get([worker.close.remote() for worker in self.agent_loop_workers], timeout=30)

@@ -1,0 +1,62 @@
+"""The loss hook: verl's ``ppo_loss`` plus the gated distillation term, in verl's actor workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding
+
+from sdar_verl.core import DistillationConfig, distillation_loss, flatten
+from sdar_verl.errors import SdarError
+
+COEF_KEY = "sdar_coef"  # λ of the step, handed over with every batch
+TEACHER_FIELD = "teacher_log_probs"
+
+
+def sdar_loss(
+    config: Any, model_output: Any, data: Any, dp_group: Any = None, *, distillation: DistillationConfig
+) -> tuple[Any, dict[str, Any]]:
+    """``RL + λ · Agg(gate · distillation)`` of one micro-batch.
+
+    Args:
+        config: verl's ``ActorConfig``; its ``loss_agg_mode`` aggregates both parts.
+        model_output: ``log_probs`` of the micro-batch, with gradient.
+        data: the micro-batch; needs ``teacher_log_probs`` (nested, as ``response_mask``) and λ under `COEF_KEY`.
+        distillation: gate, β and divergence.
+
+    Raises:
+        SdarError: the batch carries no teacher scores or no λ. There is no fallback to plain RL.
+    """
+    coef = tu.get_non_tensor_data(data=data, key=COEF_KEY, default=None)
+    if TEACHER_FIELD not in data or coef is None:
+        missing = TEACHER_FIELD if TEACHER_FIELD not in data else COEF_KEY
+        raise SdarError(
+            f"the batch has no {missing}: the teacher was not scored. Train with trainer.v1.trainer_mode=sdar, "
+            "or turn the term off with sdar.distillation.enabled=false"
+        )
+    loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
+    log_probs = no_padding_2_padding(model_output["log_probs"], data)
+    padded = data.select(TEACHER_FIELD, "response_mask").to_padded_tensor()
+    term = distillation_loss(
+        log_probs,
+        padded[TEACHER_FIELD],
+        padded["response_mask"],
+        distillation,
+        coef=float(coef),
+        num_tokens_global=_number(data["batch_num_tokens"]),
+        dp_size=int(data["dp_size"]),
+        num_sequences_global=_number(data["global_batch_size"]),
+        loss_agg_mode=config.loss_agg_mode,
+        loss_scale_factor=config.loss_scale_factor,
+    )
+    metrics.update(
+        {name: Metric(value=value, aggregation=AggregationType.SUM) for name, value in flatten(term.metrics).items()}
+    )
+    return loss + term.loss, metrics
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,75 @@
+"""Token-level records of a few episodes a step, for the report's coloured view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transfer_queue as tq
+
+from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.core.gap import as_tokens
+from sdar_verl.core.gates import GATES
+from sdar_verl.evaluation.jsonl import JsonlWriter
+from sdar_verl.evaluation.records import TokenRecord, TokenTurn
+from sdar_verl.settings import Settings
+
+
+def write_token_records(path: Path, batch: Any, step: int, tokenizer: Any, settings: Settings) -> None:
+    """Append the first ``sdar.record.token_episodes`` episodes of `batch` (sorted by key) to `path`.
+
+    The values are those before the update: student and teacher log-probabilities (nats), gap and gate per token.
+    """
+    sessions: dict[str, list[tuple[int, str]]] = {}
+    for key, tag in zip(batch.keys, batch.tags, strict=True):
+        if not tag.get("is_padding", False):
+            session, _, index = key.rpartition("_")
+            sessions.setdefault(session, []).append((int(index), key))
+    chosen = sorted(sessions)[: settings.token_episodes]
+    if not chosen:
+        return
+    with JsonlWriter(path) as writer:
+        for session in chosen:
+            keys = [key for _, key in sorted(sessions[session])]
+            writer.write(_record(session, keys, batch.partition_id, step, tokenizer, settings))
+
+
+def _record(session: str, keys: list[str], partition: str, step: int, tokenizer: Any, settings: Settings) -> TokenRecord:
+    fields = ["prompts", "responses", "response_mask", "old_log_probs", TEACHER_FIELD, "extra_fields", "task"]
+    data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
+    extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
+    task = getattr(data["task"][0], "data", data["task"][0])
+    rows = [list(data[name].unbind()) for name in ("responses", "response_mask", "old_log_probs", TEACHER_FIELD)]
+    turns = [_turn(tokenizer, settings, *row) for row in zip(*rows, strict=True)]
+    uid, _, number = session.rpartition("_")
+    return TokenRecord(
+        step=step,
+        task_id=task["id"],
+        task_type=task["task_type"],
+        uid=uid,
+        session=int(number),
+        won=bool(extras[0]["won"]),
+        turns=turns,
+        student_prompt=tokenizer.decode(data["prompts"].unbind()[0]),
+        teacher_prompt=tokenizer.decode(extras[0]["teacher_prompt_ids"]),
+    )
+
+
+def _turn(
+    tokenizer: Any, settings: Settings, response: torch.Tensor, mask: torch.Tensor, student: torch.Tensor,
+    teacher: torch.Tensor,
+) -> TokenTurn:
+    tokens = as_tokens(student[None].float(), teacher[None].float(), mask[None])
+    gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation.beta)[0]
+    sampled = mask.bool()
+    ids = response[sampled].tolist()
+    return TokenTurn(
+        observation=tokenizer.decode(response[~sampled].tolist()),
+        tokens=[tokenizer.decode([i]) for i in ids],
+        response_ids=ids,
+        student_logp=tokens.student[0][sampled].tolist(),
+        teacher_logp=tokens.teacher[0][sampled].tolist(),
+        gap=tokens.gap[0][sampled].tolist(),
+        gate=gate[sampled].tolist(),
+    )

@@ -1,0 +1,170 @@
+"""The trainer: verl's synchronous PPO trainer with a teacher score before the update and a loss hook."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from omegaconf import OmegaConf, open_dict
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.debug import marked_timer
+
+from sdar_verl import plugin
+from sdar_verl.compat.loss import COEF_KEY, sdar_loss
+from sdar_verl.compat.registration import on_cpu
+from sdar_verl.compat.run_metrics import RecordedTracking
+from sdar_verl.compat.teacher_scoring import score_teacher
+from sdar_verl.compat.token_records import write_token_records
+from sdar_verl.core import resolve
+from sdar_verl.data import load_panel
+from sdar_verl.errors import ConfigError, SdarError
+from sdar_verl.evaluation.jsonl import drop_after_step
+from sdar_verl.evaluation.validation import describe, validation_summary
+from sdar_verl.settings import Settings
+
+
+class SdarTrainer(PPOTrainerSync):
+    """One step: sample → reward → balance → old log-probs → (reference) → **teacher** → advantage → update.
+
+    Without distillation it is verl's synchronous trainer plus the records of a run.
+    """
+
+    def __init__(self, config: Any):
+        plugin.verify()
+        self.settings = Settings.from_config(OmegaConf.to_container(config, resolve=True))
+        self.run_dir = Path(self.settings.run_dir)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        super().__init__(config)
+        if self.settings.distillation and self.settings.teacher.placement == "ref" and not self.use_reference_policy:
+            raise ConfigError(
+                "sdar.teacher.placement=ref scores with the reference policy, but the run has none; set "
+                "actor_rollout_ref.actor.use_kl_loss=true (its coefficient may be 0) or placement=actor"
+            )
+
+    @property
+    def logger(self) -> RecordedTracking:
+        """verl's tracking, recorded in the run folder."""
+        return self._logger
+
+    @logger.setter
+    def logger(self, tracking: Any) -> None:
+        self._logger = RecordedTracking(tracking, self.run_dir / "metrics.jsonl")
+
+    # --- set-up -------------------------------------------------------------------------------------------------
+
+    def _build_replay_buffer(self):
+        self.trainer_mode = "sync"  # verl asks the mode by name; everything but the hooks below is its sync mode
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = self.settings.poll_seconds
+        wait = buffer._wait_for_next_poll
+
+        def wait_and_check(*args: Any) -> float:
+            self.agent_loop_manager.check_alive()
+            return wait(*args)
+
+        buffer._wait_for_next_poll = wait_and_check
+        return buffer
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        if on_cpu():
+            from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker
+
+            for role in (Role.ActorRollout, Role.ActorRolloutRef):
+                if role in self.role_worker_mapping:
+                    self.role_worker_mapping[role] = ray.remote(CpuActorRolloutRefWorker)
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl"):
+            drop_after_step(self.run_dir / name, self.global_steps)
+        if self.global_steps > 0:
+            with open_dict(self.config):
+                self.config.trainer.val_before_train = False  # this step's panel was played before the interruption
+
+    def on_init_end(self) -> None:
+        if self.settings.distillation is not None:
+            actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+            self.actor_rollout_wg.set_loss_fn(
+                partial(sdar_loss, config=actor, distillation=self.settings.distillation)
+            )
+        self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
+        print(f"[sdar] {self.panel.describe()}", flush=True)
+        super().on_init_end()
+
+    # --- a step -------------------------------------------------------------------------------------------------
+
+    def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int):
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        if "teacher" in timing_raw:
+            timing_raw["adv"] -= timing_raw["teacher"]  # the teacher is scored inside, and shown on its own
+        return batch
+
+    def _compute_advantage(self, batch, metrics: dict):
+        self._episode_metrics(batch, metrics)
+        if self.settings.distillation is not None:
+            with marked_timer("teacher", self.timing_raw, color="purple"):
+                self._compute_teacher_log_prob(batch, metrics)
+        return super()._compute_advantage(batch, metrics)
+
+    def _compute_teacher_log_prob(self, batch, metrics: dict) -> None:
+        extra = {
+            "calculate_entropy": False,
+            "compute_loss": False,
+            "temperature": self.config.actor_rollout_ref.rollout.temperature,
+        }
+        score = self.actor_rollout_wg.compute_log_prob
+        if self.settings.teacher.placement == "ref":
+            if self.ref_in_actor:
+                extra["no_lora_adapter"] = True
+            else:
+                score = self.ref_policy_wg.compute_ref_log_prob
+        metrics.update(score_teacher(batch, score, extra))
+        write_token_records(
+            self.run_dir / "tokens.jsonl", batch, self.global_steps, self.tokenizer, self.settings
+        )
+
+    def _update_actor(self, batch, metrics: dict):
+        if self.settings.distillation is not None:
+            batch.extra_info[COEF_KEY] = self.settings.distillation.coef_at(self.global_steps)
+        batch = super()._update_actor(batch, metrics)
+        parts = {key.removeprefix("actor/"): metrics.pop(key) for key in list(metrics) if key.startswith("actor/sdar/")}
+        metrics.update(resolve(parts))
+        return batch
+
+    def _episode_metrics(self, batch, metrics: dict) -> None:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
+        ends = [e for e, tag in zip(extras, batch.tags, strict=True) if e["last"] and not tag.get("is_padding", False)]
+        if not ends:
+            raise SdarError("no episode of this step has a row: all failed at once; see episodes/train.jsonl")
+        metrics["episode/count"] = len(ends)
+        metrics["episode/success_rate"] = sum(e["won"] for e in ends) / len(ends)
+        metrics["episode/failed_share"] = sum(bool(e["failed"]) for e in ends) / len(ends)
+        metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
+        metrics["episode/turns"] = sum(e["turns"] for e in ends) / len(ends)
+        for kind in sorted({e["task_type"] for e in ends}):
+            own = [e["won"] for e in ends if e["task_type"] == kind]
+            metrics[f"episode/success/{kind}"] = sum(own) / len(own)
+        metrics.update({f"env_pool/{name}": value for name, value in self.agent_loop_manager.pool_stats().items()})
+
+    # --- validation ---------------------------------------------------------------------------------------------
+
+    def _validate(self) -> dict[str, float]:
+        metrics = super()._validate()
+        found = validation_summary(self.run_dir / "episodes" / "val.jsonl", self.global_steps, self.panel)
+        print(f"[sdar] step {self.global_steps}: {describe(found, self.panel)}", flush=True)
+        return {**metrics, **found.metrics()}
+
+    def fit(self, agent_loop_manager) -> None:
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            agent_loop_manager.close()
+
+

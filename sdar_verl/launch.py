@@ -1,0 +1,101 @@
+"""From a composed configuration to a finished run, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+_PREFIX = "sdar-"
+
+
+def launch(config: DictConfig) -> None:
+    """Train with `config`; the environment variable ``VERL_PLATFORM`` is set already.
+
+    Ray is started by the run and stopped with it, unless ``ray_kwargs.ray_init.address`` names a cluster to join. All
+    temporary files (Ray's session, sockets, the engine's libraries) live in one folder that goes with the run.
+    """
+    import ray
+
+    from sdar_verl import plugin
+    from sdar_verl.compat import stock
+    from sdar_verl.prepare import prepare
+
+    plugin.verify()
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    _absolute_paths(config)
+    prepare(config)
+    with _scratch(Path(config.sdar.run_dir)) as scratch, _stop_signals():
+        _ray_settings(config, scratch)
+        try:
+            stock.run_ppo(config)
+        finally:
+            ray.shutdown()
+
+
+def _absolute_paths(config: DictConfig) -> None:
+    """Workers may run in other folders than the driver."""
+    config.sdar.run_dir = str(Path(config.sdar.run_dir).expanduser().absolute())
+
+
+def _ray_settings(config: DictConfig, scratch: Path) -> None:
+    init = config.ray_kwargs.ray_init
+    variables = {name: os.environ[name] for name in ("VERL_PLATFORM", "ALFWORLD_DATA") if name in os.environ}
+    with open_dict(config):
+        if init.get("address") == "local":
+            init["_temp_dir"] = str(scratch / "ray")
+            init["include_dashboard"] = False
+            variables["TMPDIR"] = str(scratch)
+        else:  # a joined cluster has its own resources
+            for name in ("num_cpus", "num_gpus"):
+                init.pop(name, None)
+        init["runtime_env"]["env_vars"] = {**dict(init.runtime_env.get("env_vars") or {}), **variables}
+
+
+@contextmanager
+def _scratch(run_dir: Path) -> Iterator[Path]:
+    """A folder for temporary files, short enough for socket names; of dead runs the leftovers are removed."""
+    root = Path(tempfile.gettempdir())
+    for old in root.glob(f"{_PREFIX}[0-9]*-*"):
+        pid = old.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None
+    try:
+        yield folder
+    except BaseException:
+        logs = folder / "ray" / "session_latest" / "logs"
+        if logs.is_dir():
+            shutil.copytree(logs, run_dir / "ray-logs", dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        raise
+    finally:
+        if before is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before
+        tempfile.tempdir = None
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """SIGTERM stops a run like Ctrl-C, so that Ray and every worker go with it."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(f"signal {number}")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,131 @@
+"""Everything that is refused before anything starts, and what a run writes about itself first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from sdar_envs import registry
+from sdar_envs.base import EnvError
+
+from sdar_verl.compat import stock
+from sdar_verl.data import load_panel
+from sdar_verl.errors import ConfigError
+from sdar_verl.evaluation.panel import Panel, PanelError
+from sdar_verl.settings import Settings
+from sdar_verl.skills import SkillError, open_store
+from sdar_verl.skills.coverage import require_coverage
+from sdar_verl.skills.retrievers import names as retriever_names
+from sdar_verl.teacher import placements
+
+
+def prepare(config: DictConfig) -> None:
+    """Check settings, games, panel, skills, model and tokenizer; write ``config.yaml`` and ``panel.json``.
+
+    Raises:
+        ConfigError (or another `SdarError`): with what to do about it.
+    """
+    plain = OmegaConf.to_container(config, resolve=True)
+    settings = Settings.from_config(plain)
+    stock.validate(config)
+    _check_lengths(plain, settings)
+    panel = _check_tasks(plain, settings)
+    if settings.distillation is not None:
+        _check_skills(settings)
+    _check_model(plain)
+    run_dir = Path(settings.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    saved = run_dir / "panel.json"
+    if saved.exists():
+        try:
+            Panel.load(saved).require_same(panel, f"the run in {run_dir}", "this configuration")
+        except PanelError as error:
+            raise ConfigError(f"{error}. Choose another sdar.run_dir") from error
+    panel.save(saved)
+    OmegaConf.save(config, run_dir / "config.yaml")
+
+
+def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:
+    rollout = plain["actor_rollout_ref"]["rollout"]
+    actor = plain["actor_rollout_ref"]["actor"]
+    if settings.distillation is None:
+        return
+    longest = settings.teacher.max_prompt_length + rollout["response_length"]
+    if settings.teacher.max_prompt_length < rollout["prompt_length"]:
+        raise ConfigError(
+            f"sdar.teacher.max_prompt_length={settings.teacher.max_prompt_length} is below data.max_prompt_length="
+            f"{rollout['prompt_length']}; a privileged prompt is never shorter than the student's"
+        )
+    if actor["use_dynamic_bsz"] and rollout["log_prob_max_token_len_per_gpu"] < longest:
+        raise ConfigError(
+            f"a privileged row may have {longest} tokens, more than rollout.log_prob_max_token_len_per_gpu="
+            f"{rollout['log_prob_max_token_len_per_gpu']}; raise it (actor.ppo_max_token_len_per_gpu) or lower "
+            "sdar.teacher.max_prompt_length"
+        )
+    if settings.teacher.prompt_placement not in placements.names():
+        raise ConfigError(
+            f"sdar.teacher.prompt_placement={settings.teacher.prompt_placement!r} is unknown; known: "
+            + ", ".join(placements.names())
+        )
+
+
+def _check_tasks(plain: dict[str, Any], settings: Settings) -> Panel:
+    try:
+        family = registry.get(settings.env.name)
+        tasks = family.tasks(settings.env.config, settings.env.train_split)
+        panel = load_panel(plain["data"]["sdar_tasks"])
+    except (EnvError, PanelError) as error:
+        raise ConfigError(f"env {settings.env.name}: {error}") from error
+    if settings.env.train_split == settings.env.valid_split:
+        raise ConfigError("env.train_split and env.valid_split are the same; validate on other tasks")
+    wanted = plain["data"]["train_batch_size"]
+    if len(tasks) < wanted:
+        raise ConfigError(
+            f"data.train_batch_size={wanted} but the split {settings.env.train_split!r} has {len(tasks)} tasks; "
+            "lower it or provide more games"
+        )
+    return panel
+
+
+def _check_skills(settings: Settings) -> None:
+    if settings.skills.retriever not in retriever_names():
+        raise ConfigError(
+            f"sdar.skills.retriever={settings.skills.retriever!r} is unknown; known: {', '.join(retriever_names())}"
+        )
+    family = registry.get(settings.env.name)
+    types = settings.env.config.get("task_types") or family.task_types
+    try:
+        store = open_store(settings.skills.store, env=settings.env.name, task_types=family.task_types)
+        require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
+    except SkillError as error:
+        raise ConfigError(f"sdar.skills: {error}") from error
+
+
+def _check_model(plain: dict[str, Any]) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    model = plain["actor_rollout_ref"]["model"]
+    path = model["path"]
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=model["trust_remote_code"])
+        tokenizer = AutoTokenizer.from_pretrained(
+            model["tokenizer_path"] or path, trust_remote_code=model["trust_remote_code"]
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"actor_rollout_ref.model.path={path!r} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
+    if len(tokenizer) > config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model's vocabulary only {config.vocab_size}; "
+            "they do not belong together"
+        )
+    if plain["trainer"]["device"] == "cpu" and len(tokenizer) != config.vocab_size:
+        raise ConfigError(
+            f"the model's vocabulary has {config.vocab_size} entries and the tokenizer {len(tokenizer)}: vLLM masks "
+            "the rest and the trainer does not, so their log-probabilities would differ. Use a model whose "
+            "vocab_size equals len(tokenizer)"
+        )
+    if not tokenizer.chat_template:
+        raise ConfigError(f"the tokenizer of {path!r} has no chat template; use an instruct model")

@@ -1,0 +1,169 @@
+"""The ``sdar`` and ``env`` parts of a run's configuration, as checked values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from sdar_verl.core import DistillationConfig
+from sdar_verl.errors import ConfigError
+
+ROWS = ("step", "trajectory")
+TEACHER_PLACEMENTS = ("actor", "ref")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """Attributes:
+    placement: whose weights score: ``actor`` (current policy, before the update) or ``ref`` (frozen initial policy).
+    prompt_placement: where the privileged text goes, see `sdar_verl.teacher.placements`.
+    max_prompt_length: most tokens a privileged prompt may have.
+    overflow: ``shrink`` leaves out whole skills until it fits, ``raise`` never does.
+    """
+
+    placement: str
+    prompt_placement: str
+    max_prompt_length: int
+    overflow: str
+
+    def __post_init__(self) -> None:
+        if self.placement not in TEACHER_PLACEMENTS:
+            raise ConfigError(
+                f"sdar.teacher.placement={self.placement!r} is unknown; known: {', '.join(TEACHER_PLACEMENTS)}"
+            )
+
+
+@dataclass(frozen=True)
+class SkillSettings:
+    """Attributes:
+    store: a shipped set's name or a folder.
+    retriever: see `sdar_verl.skills.retrievers`.
+    allow_missing: train task types that have no skill with the general ones alone.
+    seed: of the drawing retrievers.
+    """
+
+    store: str
+    retriever: str
+    allow_missing: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Worker processes of the environment, per agent-loop worker; timeouts in seconds."""
+
+    workers: int
+    envs_per_worker: int
+    step_timeout: float
+    reset_timeout: float
+    episode_timeout: float
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """Attributes:
+    name: environment family.
+    config: the family's own settings, ``env.<name>``.
+    invalid_action_penalty: taken from the episode's reward for each invalid action.
+    train_split, valid_split: names of the splits.
+    """
+
+    name: str
+    config: dict[str, Any]
+    invalid_action_penalty: float
+    train_split: str
+    valid_split: str
+    pool: PoolSettings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Attributes:
+    method: name of the method, for logs and reports.
+    run_dir: where the run writes.
+    rows: ``step`` (one row a turn) or ``trajectory`` (one row an episode).
+    max_turn_tokens: most tokens of one answer; None for what the response length allows.
+    distillation: the term's settings, or None for plain RL.
+    panel_size, panel_seed: the fixed validation panel; size None takes the whole split.
+    token_episodes: episodes a step whose tokens are written to ``tokens.jsonl``.
+    poll_seconds: how often the trainer looks for finished episodes.
+    """
+
+    method: str
+    run_dir: str
+    rows: str
+    max_turn_tokens: int | None
+    distillation: DistillationConfig | None
+    teacher: TeacherSettings
+    skills: SkillSettings
+    env: EnvSettings
+    panel_size: int | None
+    panel_seed: int
+    token_episodes: int
+    poll_seconds: float
+
+    def __post_init__(self) -> None:
+        if self.rows not in ROWS:
+            raise ConfigError(f"sdar.rows={self.rows!r} is unknown; known: {', '.join(ROWS)}")
+        if not math.isfinite(self.env.invalid_action_penalty) or self.env.invalid_action_penalty < 0:
+            raise ConfigError("env.invalid_action_penalty must be a finite number >= 0")
+        if not 0.01 <= self.poll_seconds <= 60:
+            raise ConfigError("sdar.poll_seconds must lie between 0.01 and 60")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Settings:
+        """From the resolved configuration as plain mappings; raises `ConfigError` that names the key."""
+        sdar, env = dict(_part(config, "sdar")), dict(_part(config, "env"))
+        distillation = dict(_part(sdar, "distillation", "sdar."))
+        enabled = distillation.pop("enabled", True)
+        panel, record = _part(sdar, "panel", "sdar."), _part(sdar, "record", "sdar.")
+        name = env.get("name")
+        if not isinstance(env.get(name), Mapping):
+            raise ConfigError(f"env.name={name!r} has no section env.{name}; choose an environment with env=<name>")
+        pool = _make(PoolSettings, _part(env, "pool", "env."), "env.pool")
+        if min(pool.workers, pool.envs_per_worker) < 1:
+            raise ConfigError("env.pool.workers and env.pool.envs_per_worker must be at least 1")
+        try:
+            term = DistillationConfig.from_mapping(distillation)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"sdar.distillation: {error}") from error
+        return cls(
+            method=sdar["method"],
+            run_dir=sdar["run_dir"],
+            rows=sdar["rows"],
+            max_turn_tokens=sdar["max_turn_tokens"],
+            distillation=term if enabled else None,
+            teacher=_make(TeacherSettings, _part(sdar, "teacher", "sdar."), "sdar.teacher"),
+            skills=_make(SkillSettings, _part(sdar, "skills", "sdar."), "sdar.skills"),
+            env=EnvSettings(
+                name=name,
+                config=dict(env[name]),
+                invalid_action_penalty=float(env["invalid_action_penalty"]),
+                train_split=env["train_split"],
+                valid_split=env["valid_split"],
+                pool=pool,
+            ),
+            panel_size=panel["size"],
+            panel_seed=panel["seed"],
+            token_episodes=record["token_episodes"],
+            poll_seconds=float(sdar["poll_seconds"]),
+        )
+
+
+def _part(config: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
+    part = config.get(key)
+    if not isinstance(part, Mapping):
+        raise ConfigError(f"the configuration has no section {where}{key}; start from sdar_verl's config `sdar`")
+    return part
+
+
+def _make(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    unknown, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
+    if unknown or missing:
+        problems = [f"unknown key {where}.{k}" for k in unknown] + [f"missing key {where}.{k}" for k in missing]
+        raise ConfigError(f"{'; '.join(problems)}; known: {', '.join(known)}")
+    return cls(**values)

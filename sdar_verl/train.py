@@ -1,0 +1,51 @@
+"""Main entry: ``python -m sdar_verl.train [overrides]`` (the same as ``sdar train``)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from sdar_verl.errors import RegistrationError, SdarError
+
+
+def verl_config_dir() -> str:
+    """Hydra search path of verl's configuration, found without importing verl (its platform is not chosen yet)."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or spec.origin is None:
+        raise RegistrationError("verl is not installed; run scripts/setup.sh")
+    return f"file://{Path(spec.origin).parent / 'trainer' / 'config'}"
+
+
+OmegaConf.register_new_resolver("sdar.verl_config_dir", verl_config_dir, replace=True)
+
+
+def run(config: DictConfig) -> None:
+    """Check everything that can be checked beforehand, then train."""
+    if config.trainer.device == "cpu":
+        os.environ["VERL_PLATFORM"] = "cpu"  # before the first import of verl, which caches the platform
+    from sdar_verl.launch import launch
+
+    launch(config)
+
+
+@hydra.main(config_path="config", config_name="sdar", version_base=None)
+def _main(config: DictConfig) -> None:
+    run(config)
+
+
+def main() -> None:
+    """Console entry; errors that a user can act upon are printed without a traceback."""
+    try:
+        _main()
+    except SdarError as error:
+        print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
