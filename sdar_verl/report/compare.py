@@ -42,6 +42,16 @@ def compare(a: Run, b: Run, k: int) -> Comparison | None:
     return Comparison(a.name, b.name, tuple(common), last, paired_bootstrap(outcomes(a, common), outcomes(b, common)))
 
 
+def gain(run: Run, k: int) -> Difference | None:
+    """Mean of the last `k` evaluations minus the one before training, task by task; None unless there are both."""
+    later = sorted(step for step in run.validation if step > 0)[-k:]
+    if 0 not in run.validation or not later:
+        return None
+    tasks = sorted(run.validation[0].by_task)
+    start = [run.validation[0].by_task[task] for task in tasks]
+    return paired_bootstrap(start, [mean(run.validation[step].by_task[task] for step in later) for task in tasks])
+
+
 def milestone_table(runs: Sequence[Run], k: int) -> Html:
     """Before training, last, best and mean of the last `k` evaluations of every run."""
     rows = []

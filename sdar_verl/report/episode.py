@@ -101,8 +101,8 @@ def _legend() -> Html:
     ramp = ", ".join(f"{colour(i / 10)} {10 * i}%" for i in range(11))
     return tag(
         "div",
-        "gate 0: the teacher finds the token less likely",
+        "0: teacher finds it less likely",
         tag("span", class_="ramp", style=f"background:linear-gradient(90deg, {ramp})"),
-        "gate 1: the teacher finds it more likely. Hover over a token for its numbers.",
+        "1: teacher finds it more likely. Colour is the gate; hover over a token for its numbers.",
         class_="legend",
     )

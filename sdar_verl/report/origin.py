@@ -64,8 +64,9 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
     facts["settings hash"] = str(manifest.get("config_hash", _MISSING))[:12]
     facts |= {f"seed {name}": str(seed) for name, seed in (manifest.get("seeds") or {}).items()}
     facts |= {f"data {name}": str(value)[:12] for name, value in (manifest.get("data") or {}).items()}
-    if skills := manifest.get("skills"):
-        facts["skills"] = ", ".join(f"{s['id']} v{s['version']} ({str(s['hash'])[:8]})" for s in skills)
+    if "skills" in manifest:
+        skills = manifest["skills"] or []
+        facts["skills"] = ", ".join(f"{s['id']} v{s['version']} ({str(s['hash'])[:8]})" for s in skills) or "none"
     facts["python"] = str(manifest.get("python", _MISSING))
     return facts | {str(name): str(version) for name, version in (manifest.get("packages") or {}).items()}
 

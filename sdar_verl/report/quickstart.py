@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.summary import milestones
-from sdar_verl.report import compare, episode, figures, html, origin, words
+from sdar_verl.report import compare, episode, figures, html, origin, teacher_figures, words
 from sdar_verl.report.html import Html, tag
 from sdar_verl.report.run import Run, load_runs
+from sdar_verl.report.style import colours_of, png
 
 PAGE = "report.html"
 
@@ -73,7 +74,7 @@ class _Plots:
         drawn = make(self.runs)
         if drawn is None:
             return ""
-        content = figures.png(drawn)
+        content = png(drawn)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{name}.png").write_bytes(content)
         return html.figure(content, alternative, caption)
@@ -98,7 +99,7 @@ def _warnings(runs: Sequence[Run]) -> Html | str:
 
 def _findings(runs: Sequence[Run], last_k: int) -> Html:
     cards = []
-    for run, colour in zip(runs, figures.COLOURS * len(runs), strict=False):
+    for run, colour in zip(runs, colours_of(runs), strict=True):
         if run.validation:
             found = milestones(run.rates, last_k)
             lines = [
@@ -113,11 +114,12 @@ def _findings(runs: Sequence[Run], last_k: int) -> Html:
             )
     comparisons = _comparisons(runs, last_k)
     sentences = [words.learning(run, last_k) for run in runs] + [words.verdict(found) for found in comparisons]
+    sentences.append(words.chance_at_start(runs))
     return html.section(
         "findings",
         "What this shows",
         tag("div", *cards, class_="cards"),
-        *(tag("p", sentence) for sentence in sentences),
+        *(tag("p", sentence) for sentence in sentences if sentence),
         tag("div", tag("p", words.caveat(runs)), class_="note"),
     )
 
@@ -160,10 +162,12 @@ def _teacher(runs: Sequence[Run], draw: _Plots) -> Html | str:
         "teacher",
         "What the teacher said",
         tag("p", lead),
-        draw("gate_and_gap", figures.gate_and_gap, "Mean gate, mean gap and shares of tokens over training steps"),
+        draw(
+            "gate_and_gap", teacher_figures.gate_and_gap, "Mean gate, mean gap and shares of tokens over training steps"
+        ),
         draw(
             "histograms",
-            figures.histograms,
+            teacher_figures.histograms,
             "Heat maps of the distribution of gap and gate over training steps",
             "Each column is one step and adds up to 100 %. The colour scale is stretched to show rare bins.",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sdar_verl.evaluation.summary import milestones
-from sdar_verl.report.compare import Comparison, percent, signed
+from sdar_verl.report.compare import Comparison, gain, percent, signed
 from sdar_verl.report.run import Run
 from sdar_verl.report.timing import median_step
 
@@ -14,20 +14,26 @@ def learning(run: Run, k: int) -> str:
     """One sentence: where a run began and where it ended."""
     if not run.validation:
         return f"{run.name} has no whole validation yet."
-    found, start = milestones(run.rates, k), run.validation.get(0)
-    if start is None or found.last_step == 0:
+    found, change = milestones(run.rates, k), gain(run, k)
+    if change is None:
         return f"{run.name} solves {percent(found.last.rate)} of the panel at step {found.last_step}."
-    change = found.mean_last.rate - start.overall.rate
-    if found.mean_last.low > start.overall.high:
-        verdict = "a clear gain"
-    elif found.mean_last.high < start.overall.low:
-        verdict = "a clear loss"
-    else:
-        verdict = "within the noise of one panel"
+    judged = "a gain" if change.low > 0 else "a loss" if change.high < 0 else "not told apart from no change"
     return (
-        f"{run.name} went from {percent(start.overall.rate)} before training to {percent(found.last.rate)} at step "
-        f"{found.last_step}; the mean of its last {found.k} evaluations is {percent(found.mean_last.rate)} "
-        f"({signed(change)} points, {verdict})."
+        f"{run.name} went from {percent(run.validation[0].overall.rate)} before training to {percent(found.last.rate)} "
+        f"at step {found.last_step}; the mean of its last {found.k} evaluations is {percent(found.mean_last.rate)}, "
+        f"{judged} ({signed(change.mean)} points, 95 % interval {signed(change.low)} to {signed(change.high)})."
+    )
+
+
+def chance_at_start(runs: Sequence[Run]) -> str:
+    """How far apart the runs were before any training; empty with fewer than two such evaluations."""
+    rates = [run.validation[0].overall.rate for run in runs if 0 in run.validation]
+    if len(rates) < 2:
+        return ""
+    spread = 100 * (max(rates) - min(rates))
+    return (
+        f"Before training the runs are {spread:.1f} points apart. Where they start from the same weights, that is the "
+        "luck of sampling alone and a yardstick for the other differences."
     )
 
 
