@@ -1,0 +1,115 @@
+"""All knobs of the lab in one place: games, prompts, labels, model, fit. The defaults made the shipped weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sdar_envs.alfworld import FAMILY
+from sdar_envs.alfworld.knobs import Knobs
+from sdar_envs.base import EpisodeView
+
+from sdar_verl.lab.prompts import messages
+from sdar_verl.skills import open_store
+from sdar_verl.teacher.context import HEADING
+
+_VERSION = 1  # raise it when the same configuration makes another model
+
+
+@dataclass(frozen=True)
+class LabConfig:
+    """What the fitted model depends on.
+
+    Attributes:
+        seed: of games, labels, initial weights and order.
+        train_games: generated games that the lessons come from; task types take turns.
+        places, objects, copies: room size, see `Knobs`.
+        max_steps: environment steps an episode may take.
+        history_length: past steps that a prompt shows; the room's list of places is always shown.
+        skills: name of the shipped skill set.
+        noises: shares of random actions of the players that collect states; one walk through each game for each.
+        right, none, wrong: lessons per state under each condition.
+        random_none, random_wrong: share of random actions among the labels without and with wrong skills.
+        vocab: largest number of tokens.
+        hidden, layers, heads, kv_heads, ffn: the model's shape.
+        epochs, batch, matrix_lr, other_lr, warmup, clip: the fit; learning rates of Muon and of AdamW.
+    """
+
+    seed: int = 0
+    train_games: int = 1200
+    places: tuple[int, int] = (3, 4)
+    objects: tuple[int, int] = (3, 5)
+    copies: int = 1
+    max_steps: int = 14
+    history_length: int = 0
+    skills: str = "alfworld_tiny"
+    noises: tuple[float, ...] = (0.0, 0.3, 0.6)
+    right: float = 1.0
+    none: float = 0.5
+    wrong: float = 0.4
+    random_none: float = 0.5
+    random_wrong: float = 0.55
+    vocab: int = 900
+    hidden: int = 128
+    layers: int = 3
+    heads: int = 4
+    kv_heads: int = 2
+    ffn: int = 320
+    max_positions: int = 512
+    epochs: int = 1
+    batch: int = 16
+    matrix_lr: float = 0.02
+    other_lr: float = 0.003
+    warmup: int = 50
+    clip: float = 1.0
+
+    @property
+    def knobs(self) -> Knobs:
+        """The generator's knobs; closed places only where a task needs them."""
+        return Knobs(receptacles=self.places, objects=self.objects, copies=self.copies, closed_places=False)
+
+    @property
+    def env(self) -> dict[str, Any]:
+        """The keys under ``env.alfworld`` with which this model plays, `data_root` left out."""
+        return {
+            "max_steps": self.max_steps,
+            "history_length": self.history_length,
+            "room_list": True,
+            "thinking": False,
+        }
+
+    def quick(self) -> LabConfig:
+        """A fit of seconds by the same path, for checks; its model cannot play."""
+        return replace(self, train_games=12, noises=(0.0, 0.5), hidden=64, heads=2, kv_heads=1, layers=2, ffn=128)
+
+
+def config_of(recorded: Mapping[str, Any]) -> LabConfig:
+    """The configuration that a model folder's record holds."""
+    return LabConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()})
+
+
+def fingerprint(config: LabConfig) -> str:
+    """SHA-256 (hex) over everything the fitted model depends on but the libraries and the processor.
+
+    That is the configuration, the skills, and the prompts as they are worded: a changed template or skill makes the
+    shipped weights stale, and this shows it.
+    """
+    inputs = {
+        "version": _VERSION,
+        "config": asdict(config),
+        "skills": open_store(config.skills).content_hash,
+        "heading": HEADING,
+        "prompts": _sample_prompts(config),
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _sample_prompts(config: LabConfig) -> list[str]:
+    intro = "Looking quickly around you, you see a bed 1, and a desk 1.\n\nYour task is to: x."
+    first = EpisodeView("x.", intro, ["go to bed 1", "help", "look"])
+    later = EpisodeView("x.", "You arrive at bed 1.", ["go to desk 1", "help", "look"], [(intro, "go to bed 1")])
+    prompt_format = FAMILY.make_format(config.env)
+    return [messages(prompt_format, view)[0]["content"] for view in (first, later)]

@@ -1,0 +1,122 @@
+"""``sdar lab eval``: success on unseen games and floor plans, without skills, with right ones and with wrong ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdar_envs.alfworld import FAMILY
+from sdar_envs.alfworld.generate import generate_games
+from sdar_envs.base import EpisodeView, TaskRef
+
+from sdar_verl.evaluation.intervals import Rate, wilson
+from sdar_verl.lab.config import LabConfig
+from sdar_verl.lab.play import Outcome, play
+from sdar_verl.lab.policy import Policy
+from sdar_verl.lab.progress import Progress
+from sdar_verl.lab.prompts import CONDITIONS, SkillShelf, messages
+from sdar_verl.skills import open_store
+from sdar_verl.teacher.context import TeacherPromptBuilder
+
+UNSEEN = "valid_unseen"  # the generator keeps floor plans for splits with "unseen" in the name
+_AT_ONCE = 48
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one condition went.
+
+    Attributes:
+        rate: success over all games, with its Wilson interval.
+        by_type: the same by task type.
+        steps: mean environment steps of an episode.
+        valid: share of answers that the parser took.
+        admissible: share of actions that the game understood.
+    """
+
+    rate: Rate
+    by_type: dict[str, Rate]
+    steps: float
+    valid: float
+    admissible: float
+
+
+def evaluate(
+    policy: Policy,
+    config: LabConfig,
+    *,
+    games: int,
+    seed: int,
+    conditions: Sequence[str] = tuple(CONDITIONS),
+    say: Callable[[str], None] = print,
+) -> dict[str, Score]:
+    """Play each of `games` generated games once under each condition; no floor plan of them was fitted on.
+
+    Args:
+        policy: who plays.
+        config: rooms, prompts and skills; the same as in the fit.
+        games: number of games; task types take turns.
+        seed: of the games and of the draw of wrong skills.
+        conditions: out of ``right``, ``none``, ``wrong``.
+        say: receives progress lines.
+
+    Returns:
+        Scores by condition.
+    """
+    prompt_format = FAMILY.make_format(config.env)
+    envs = [FAMILY.make_env(config.env) for _ in range(min(games, _AT_ONCE))]
+    outcomes: dict[str, list[Outcome]] = {condition: [] for condition in conditions}
+    with tempfile.TemporaryDirectory(prefix="sdar-lab-") as root:
+        tasks = generate_games(root, UNSEEN, games, seed, config.knobs)
+        progress = Progress("evaluation", say)
+        for start in range(0, len(tasks), len(envs)):
+            group = tasks[start : start + len(envs)]
+            for condition in conditions:
+                outcomes[condition] += play(group, envs, prompt_format, chooser(policy, config, condition, seed))
+            progress(start + len(group), len(tasks), None)
+    for env in envs:
+        env.close()
+    return {condition: score(played) for condition, played in outcomes.items()}
+
+
+def chooser(policy: Policy, config: LabConfig, condition: str, seed: int):
+    """What `play` asks for answers: prompts built as in training, under `condition`."""
+    prompt_format, shelf = FAMILY.make_format(config.env), SkillShelf(open_store(config.skills))
+    builder = TeacherPromptBuilder(policy.tokenizer, "system", config.max_positions, overflow="raise")
+
+    def choose(running: list[tuple[TaskRef, EpisodeView]]) -> list[str]:
+        prompts = [
+            builder.build(messages(prompt_format, view), shelf.skills(condition, task, seed)).ids
+            for task, view in running
+        ]
+        return [policy.tokenizer.decode(ids, skip_special_tokens=True) for ids in policy.answer(prompts)]
+
+    return choose
+
+
+def score(outcomes: Sequence[Outcome]) -> Score:
+    """Sum up how one condition went."""
+    by_type: dict[str, list[bool]] = defaultdict(list)
+    for outcome in outcomes:
+        by_type[outcome.task.task_type].append(outcome.won)
+    steps = sum(outcome.steps for outcome in outcomes)
+    return Score(
+        rate=wilson(sum(outcome.won for outcome in outcomes), len(outcomes)),
+        by_type={task_type: wilson(sum(won), len(won)) for task_type, won in sorted(by_type.items())},
+        steps=steps / len(outcomes),
+        valid=sum(outcome.valid for outcome in outcomes) / steps,
+        admissible=sum(outcome.admissible for outcome in outcomes) / steps,
+    )
+
+
+def load_policy(folder: Path, *, max_tokens: int = 24, temperature: float = 1.0, seed: int = 0) -> Policy:
+    """The model in `folder` with its tokenizer, in float32, read the way every other part of the run reads it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Policy(model, tokenizer, max_tokens=max_tokens, temperature=temperature, seed=seed)

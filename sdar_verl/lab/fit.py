@@ -1,0 +1,174 @@
+"""``sdar lab fit``: generated games -> lessons -> tokenizer -> fitted model, seeded and cached by its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+
+import torch
+from sdar_envs.alfworld import FAMILY
+from sdar_envs.alfworld.generate import generate_games
+from transformers import PreTrainedTokenizerBase
+
+from sdar_verl.lab.config import LabConfig, fingerprint
+from sdar_verl.lab.corpus import Lesson, State, lessons, walk
+from sdar_verl.lab.model import build_model
+from sdar_verl.lab.progress import Progress
+from sdar_verl.lab.prompts import SkillShelf, answer_text
+from sdar_verl.lab.tokenizer import train_tokenizer
+from sdar_verl.lab.training import Example, train
+from sdar_verl.skills import open_store
+from sdar_verl.teacher.context import TeacherPromptBuilder
+
+RECORD = "lab.json"
+_SPLIT = "train"
+_TOKENIZER_STATES = 6000
+
+Say = Callable[[str], None]
+
+
+def fit(config: LabConfig, out: Path, *, say: Say = print, force: bool = False) -> Path:
+    """Make the model of `config` in `out` and return `out`; does nothing where it already lies there.
+
+    Runs on one thread. The same configuration on the same machine and libraries gives the same bytes; on another
+    processor the model differs in rounding. The folder appears complete or not at all.
+
+    Args:
+        config: what to make.
+        out: model folder; its ``lab.json`` records configuration, fingerprint, losses and versions.
+        say: receives progress lines.
+        force: make the model again though it is there.
+
+    Raises:
+        FileExistsError: `out` holds something that this command did not make.
+    """
+    key = fingerprint(config)
+    found = read_record(out)
+    if found and found["fingerprint"] == key and not force:
+        say(f"{out} is up to date (inputs {key[:12]})")
+        return out
+    if out.exists() and found is None and any(out.iterdir()):
+        raise FileExistsError(f"{out} holds files but no {RECORD}: name an empty or a new folder")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        record = {"fingerprint": key, "config": asdict(config), **_make(config, partial, say)}
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        partial.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+    finally:
+        torch.set_num_threads(threads)
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def read_record(folder: Path) -> dict | None:
+    """What `fit` wrote about the model in `folder`; None where there is no such file."""
+    file = folder / RECORD
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 (hex) of the weights file of a model folder."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _make(config: LabConfig, folder: Path, say: Say) -> dict:
+    start = time.perf_counter()
+    states = collect(config, say)
+    tokenizer = make_tokenizer(config, states)
+    shares = {"right": config.right, "none": config.none, "wrong": config.wrong}
+    corruption = {"right": 0.0, "none": config.random_none, "wrong": config.random_wrong}
+    examples = to_examples(config, tokenizer, lessons(states, shares, corruption, config.seed), say)
+    model = build_model(
+        tokenizer,
+        hidden=config.hidden,
+        layers=config.layers,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        ffn=config.ffn,
+        max_positions=config.max_positions,
+        seed=config.seed,
+    )
+    losses = train(
+        model,
+        examples,
+        pad=tokenizer.pad_token_id,
+        epochs=config.epochs,
+        batch_size=config.batch,
+        matrix_lr=config.matrix_lr,
+        other_lr=config.other_lr,
+        warmup=config.warmup,
+        clip=config.clip,
+        seed=config.seed,
+        progress=Progress("fit", say),
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    last = losses[-max(1, len(losses) // 20) :]
+    return {
+        "states": len(states),
+        "examples": len(examples),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "steps": len(losses),
+        "first_loss": losses[0],
+        "last_loss": sum(last) / len(last),
+        "seconds": round(time.perf_counter() - start),
+        "weights_sha256": weights_hash(folder),
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "alfworld", "textworld")},
+        "machine": platform.machine(),
+    }
+
+
+def collect(config: LabConfig, say: Say) -> list[State]:
+    """The states of all training games, in the games' order; the games themselves are thrown away again."""
+    prompt_format, env = FAMILY.make_format(config.env), FAMILY.make_env(config.env)
+    states: list[State] = []
+    with tempfile.TemporaryDirectory(prefix="sdar-lab-") as root:
+        games = generate_games(root, _SPLIT, config.train_games, config.seed, config.knobs)
+        progress = Progress("games", say)
+        for number, task in enumerate(games):
+            states += walk(env, prompt_format, task, config.noises, Random(f"{config.seed}/{task.id}"))
+            progress(number + 1, len(games), None)
+    env.close()
+    return states
+
+
+def make_tokenizer(config: LabConfig, states: Sequence[State]) -> PreTrainedTokenizerBase:
+    """A tokenizer for the prompts of `states`, all their actions, and the skills."""
+    chosen = Random(config.seed).sample(list(states), min(_TOKENIZER_STATES, len(states)))
+    texts = [state.prompt for state in chosen]
+    texts += [answer_text(action) for state in chosen for action in state.can]
+    texts += [skill.text for skill in open_store(config.skills).all()] * 100
+    return train_tokenizer(texts, config.vocab)
+
+
+def to_examples(
+    config: LabConfig, tokenizer: PreTrainedTokenizerBase, found: Sequence[Lesson], say: Say
+) -> list[Example]:
+    """Token ids of each lesson, by the very builder that makes a teacher's prompt in training."""
+    shelf = SkillShelf(open_store(config.skills))
+    builder = TeacherPromptBuilder(tokenizer, "system", config.max_positions, overflow="raise")
+    progress = Progress("prompts", say)
+    examples = []
+    for number, lesson in enumerate(found):
+        skills = shelf.skills(lesson.condition, lesson.state.task, seed=number)
+        prompt = builder.build([{"role": "user", "content": lesson.state.prompt}], skills).ids
+        answer = tokenizer(answer_text(lesson.action)).input_ids
+        examples.append(Example(tuple(prompt), (*answer, tokenizer.eos_token_id)))
+        progress(number + 1, len(found), None)
+    return examples

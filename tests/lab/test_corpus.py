@@ -1,0 +1,82 @@
+"""Lessons come from the real engine, differ between conditions in the prompt alone, and are corrupted as asked."""
+
+from random import Random
+
+import pytest
+from sdar_envs.alfworld import FAMILY
+from sdar_envs.alfworld.generate import generate_games
+
+from sdar_verl.lab.config import LabConfig
+from sdar_verl.lab.corpus import lessons, walk
+from sdar_verl.lab.play import play
+from sdar_verl.lab.prompts import answer_text
+
+CONFIG = LabConfig()
+SHARES = {"right": 1.0, "none": 1.5, "wrong": 0.5}
+CORRUPTION = {"right": 0.0, "none": 0.5, "wrong": 1.0}
+
+
+@pytest.fixture(scope="module")
+def games(tmp_path_factory):
+    return generate_games(tmp_path_factory.mktemp("games"), "train", 12, 0, CONFIG.knobs)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return FAMILY.make_env(CONFIG.env)
+
+
+@pytest.fixture(scope="module")
+def states(games, env):
+    prompt_format = FAMILY.make_format(CONFIG.env)
+    return [s for game in games for s in walk(env, prompt_format, game, (0.0, 0.5), Random(game.id))]
+
+
+def test_states_are_different_and_their_labels_admissible(states):
+    assert len({(s.task.id, s.prompt) for s in states}) == len(states)
+    assert all(s.expert in s.can and "help" not in s.can for s in states)
+    assert all(f"'{action}'" in s.prompt for s in states for action in s.can)
+    assert any("Nothing happens." in s.prompt for s in states)
+
+
+def test_following_the_labels_wins(states, games, env):
+    """The labels depend on the prompt alone, so looking them up by prompt must solve every game."""
+    prompt_format = FAMILY.make_format(CONFIG.env)
+    labels = {(s.task.id, s.prompt): s.expert for s in states}
+
+    def choose(running):
+        return [answer_text(labels[task.id, prompt_format.render(view)]) for task, view in running]
+
+    for game in games:
+        (outcome,) = play([game], [env], prompt_format, choose)
+        assert outcome.won and outcome.valid == outcome.admissible == outcome.steps == len(outcome.actions)
+
+
+def test_walks_repeat(games, env):
+    prompt_format = FAMILY.make_format(CONFIG.env)
+    one, two = (walk(env, prompt_format, games[0], (0.5,), Random(4)) for _ in range(2))
+    assert one == two
+
+
+def test_shares_and_corruption(states):
+    found = lessons(states * 20, SHARES, CORRUPTION, seed=0)
+    by = {condition: [x for x in found if x.condition == condition] for condition in SHARES}
+    for condition, share in SHARES.items():
+        assert abs(len(by[condition]) / len(states * 20) - share) < 0.05
+    assert all(x.action == x.state.expert for x in by["right"])
+    assert all(x.action in x.state.can for x in found)
+    for condition in ("none", "wrong"):
+        expected = 1 - CORRUPTION[condition] * (1 - sum(1 / len(s.can) for s in states) / len(states))
+        kept = sum(x.action == x.state.expert for x in by[condition]) / len(by[condition])
+        assert abs(kept - expected) < 0.04
+
+
+def test_play_counts_what_the_game_refuses(games, env):
+    prompt_format = FAMILY.make_format(CONFIG.env)
+    (outcome,) = play([games[0]], [env], prompt_format, lambda running: ["dance"] * len(running))
+    assert (outcome.won, outcome.steps, outcome.valid, outcome.admissible) == (False, CONFIG.max_steps, 0, 0)
+
+
+def test_more_games_than_environments_are_refused(games, env):
+    with pytest.raises(ValueError, match="2 games need as many environments"):
+        play(games[:2], [env], FAMILY.make_format(CONFIG.env), lambda running: [])
