@@ -27,8 +27,8 @@ def decisions(record: TokenRecord) -> int:
     return sum(abs(gap) > DECISION_GAP for turn in record.turns for gap in turn.gap)
 
 
-def render(record: TokenRecord) -> Html:
-    """Heading, legend and all turns of one episode."""
+def render(record: TokenRecord, observations: Sequence[str]) -> Html:
+    """Heading, legend and all turns of one episode; `observations` has one text per turn."""
     tokens = sum(len(turn.tokens) for turn in record.turns)
     outcome = "won" if record.won else "not won"
     heading = tag(
@@ -37,7 +37,9 @@ def render(record: TokenRecord) -> Html:
         f", step {record.step}, {outcome}, {len(record.turns)} turns, {tokens} tokens, ",
         f"{decisions(record)} of them decision tokens (|gap| > {DECISION_GAP:g} nats).",
     )
-    turns = [_turn(number, turn) for number, turn in enumerate(record.turns, start=1)]
+    turns = [
+        _turn(number, turn, seen) for number, (turn, seen) in enumerate(zip(record.turns, observations, strict=True), 1)
+    ]
     more = turns[_LONG:]
     folded = tag("details", tag("summary", f"{len(more)} more turns"), *more) if more else ""
     return join([heading, _legend(), *turns[:_LONG], folded])
@@ -64,14 +66,14 @@ def colour(gate: float) -> str:
     return "#" + "".join(f"{round(m + (e - m) * share):02x}" for m, e in zip(_MIDDLE, end, strict=True))
 
 
-def _turn(number: int, turn: TokenTurn) -> Html:
+def _turn(number: int, turn: TokenTurn, observation: str) -> Html:
     spans = [
         tag("i", _printable(token), style=f"background:{colour(gate)}", data_tip=_tip(student, teacher, gap, gate))
         for token, student, teacher, gap, gate in zip(
             turn.tokens, turn.student_logp, turn.teacher_logp, turn.gap, turn.gate, strict=True
         )
     ]
-    seen = tag("p", tag("b", f"Turn {number} "), turn.observation, class_="seen")
+    seen = tag("p", tag("b", f"Turn {number} "), observation, class_="seen")
     return tag("div", seen, tag("div", *spans, class_="tokens"), class_="turn")
 
 

@@ -35,6 +35,9 @@ def validation(runs: Sequence[Run]) -> Figure | None:
             axes.fill_between(steps, low, high, color=colour, alpha=0.14, linewidth=0)
             if len(steps) == 1:  # a band needs two points
                 axes.vlines(steps, low, high, color=colour, alpha=0.5)
+        if len({step for run in runs for step in run.validation}) == 1:
+            (only,) = {step for run in runs for step in run.validation}
+            axes.set_xlim(only - 1, only + 1)
         _success(axes, "Success on the validation panel")
         axes.legend(loc="best")
     return figure

@@ -183,13 +183,19 @@ def _episode(runs: Sequence[Run]) -> Html | str:
         if sum(bool(other.tokens) for other in runs) > 1:
             parts.append(tag("h3", run.name))
         parts += [
-            episode.render(record),
+            episode.render(record, run.observations(record)),
             tag("h3", "What the two saw before the first answer"),
             episode.prompts(record),
         ]
         first = min(run.tokens, key=lambda r: (r.step, -episode.decisions(r)))
         if first.step < record.step:
-            parts.append(tag("details", tag("summary", f"An episode of step {first.step}"), episode.render(first)))
+            parts.append(
+                tag(
+                    "details",
+                    tag("summary", f"An episode of step {first.step}"),
+                    episode.render(first, run.observations(first)),
+                )
+            )
     if not parts:
         return ""
     rule = "Shown is the latest recorded step's won episode, if there is one, with the most decision tokens."

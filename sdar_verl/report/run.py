@@ -12,16 +12,17 @@ from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.intervals import Rate
 from sdar_verl.evaluation.jsonl import read_lines, read_records
 from sdar_verl.evaluation.panel import Panel
-from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord
+from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord, from_dict
 from sdar_verl.evaluation.summary import Summary, curve
 from sdar_verl.manifest import read_manifest
 
-METRICS, PANEL, MANIFEST, TOKENS, VALIDATION = (
+METRICS, PANEL, MANIFEST, TOKENS, VALIDATION, TRAINING = (
     "metrics.jsonl",
     "panel.json",
     "manifest.json",
     "tokens.jsonl",
     "episodes/val.jsonl",
+    "episodes/train.jsonl",
 )
 
 
@@ -55,6 +56,22 @@ class Run:
         """Steps and values of one metric, where it was logged."""
         steps = [step for step in sorted(self.metrics) if name in self.metrics[step]]
         return steps, [self.metrics[step][name] for step in steps]
+
+    def observations(self, record: TokenRecord) -> list[str]:
+        """What the environment said before each turn of a sampled episode, in the record itself or in its episode's.
+
+        Rows of single turns carry no observation tokens; then the training episodes have the text. Turns without any
+        text are empty.
+        """
+        own = [turn.observation for turn in record.turns]
+        path = self.path / TRAINING
+        if any(own) or not path.is_file():
+            return own
+        for line in read_lines(path):
+            if (line.get("step"), line.get("uid"), line.get("session")) == (record.step, record.uid, record.session):
+                played = [turn.observation for turn in from_dict(EpisodeRecord, line).turns]
+                return played if len(played) == len(own) else own
+        return own
 
     def family(self, prefix: str) -> list[str]:
         """Names of all metrics that start with `prefix`, in the order in which they were first logged."""

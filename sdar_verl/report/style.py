@@ -44,6 +44,7 @@ def axes_row(columns: int, height: float) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(11 if columns > 1 else 9.6, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for panel in axes:
+        panel.set_xmargin(0.03)
         panel.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
     return figure, axes
 

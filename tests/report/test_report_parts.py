@@ -1,11 +1,14 @@
 """The calculations behind the page."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_runs import make_panel, make_run
 
-from sdar_verl.evaluation.records import TokenRecord, TokenTurn
+from sdar_verl.evaluation.jsonl import JsonlWriter
+from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord, TokenTurn, TurnRecord
 from sdar_verl.report import compare, episode, html, style, teacher_figures, timing, words
 from sdar_verl.report.run import Run, load_runs
 
@@ -60,6 +63,19 @@ def test_the_shown_episode_is_the_latest_won_one_with_most_decisions():
     assert episode.choose([early, lost, rich, dull]) is rich
     assert episode.choose([early, lost]) is lost
     assert episode.choose([]) is None
+
+
+def test_observations_come_from_the_record_or_from_its_episode(tmp_path):
+    said = token_record(5, True, [0.5])
+    silent = dataclasses.replace(said, turns=[dataclasses.replace(said.turns[0], observation="")], session=2)
+    run = Run(tmp_path, "run")
+    assert run.observations(said) == ["o"] and run.observations(silent) == [""]
+    with JsonlWriter(tmp_path / "episodes/train.jsonl") as writer:
+        for session in range(4):
+            turn = TurnRecord(f"room {session}", "r", "a", True, 1, None, 1)
+            writer.write(EpisodeRecord(5, "train", "t5", "t", "u", session, True, 1, None, [], 1, 1, 1, [turn]))
+    assert run.observations(said) == ["o"] and run.observations(silent) == ["room 2"]
+    assert run.observations(dataclasses.replace(silent, uid="other")) == [""]
 
 
 def test_runs_are_compared_at_steps_that_both_reached(tmp_path):
