@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs every test, the slow ones too. Arguments go to pytest: bash scripts/test.sh -m "not slow"
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+source .venv/bin/activate
+
+ruff check .
+status=0
+python -m pytest -q "$@" || status=$?
+if [[ $status == 0 ]]; then
+    echo "test: everything passed"
+else
+    echo "test: FAILED (pytest ended with $status)"
+fi
+exit $status
