@@ -9,15 +9,21 @@ from omegaconf import DictConfig, OmegaConf
 from sdar_envs import registry
 from sdar_envs.base import EnvError
 
+from sdar_verl import preflight
+from sdar_verl.checkpoints import prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.panel import Panel, PanelError
+from sdar_verl.manifest import build_manifest, data_hash, write_manifest
+from sdar_verl.redaction import redact
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, open_store
 from sdar_verl.skills.coverage import require_coverage
 from sdar_verl.skills.retrievers import names as retriever_names
 from sdar_verl.teacher import placements
+
+MEMORY_GIB, DISK_GIB, SHARED_GIB, OPEN_FILES = 4.0, 2.0, 0.5, 1024
 
 
 def prepare(config: DictConfig) -> None:
@@ -34,8 +40,18 @@ def prepare(config: DictConfig) -> None:
     if settings.distillation is not None:
         _check_skills(settings)
     _check_model(plain)
+    _check_machine(plain)
     run_dir = Path(settings.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    trainer = plain["trainer"]
+    step = prepare_resume(
+        Path(trainer["default_local_dir"]),
+        had_run=(run_dir / "manifest.json").exists(),
+        resume_mode=trainer["resume_mode"],
+        keep=trainer["max_actor_ckpt_to_keep"],
+    )
+    if step is not None:
+        print(f"[sdar] going on from the checkpoint of step {step}", flush=True)
     saved = run_dir / "panel.json"
     if saved.exists():
         try:
@@ -43,7 +59,53 @@ def prepare(config: DictConfig) -> None:
         except PanelError as error:
             raise ConfigError(f"{error}. Choose another sdar.run_dir") from error
     panel.save(saved)
-    OmegaConf.save(config, run_dir / "config.yaml")
+    OmegaConf.save(redacted(config), run_dir / "config.yaml")
+    _write_manifest(plain, settings, panel, run_dir)
+
+
+def redacted(config: DictConfig) -> DictConfig:
+    """A copy without secrets, for files."""
+    return OmegaConf.create(redact(OmegaConf.to_container(config, resolve=False)))
+
+
+def _write_manifest(plain: dict[str, Any], settings: Settings, panel: Panel, run_dir: Path) -> None:
+    env = settings.env
+    family = registry.get(env.name)
+    skills = []
+    if settings.distillation is not None:
+        skills = open_store(settings.skills.store, env=env.name, task_types=family.task_types).all()
+    actor = plain["actor_rollout_ref"]["actor"]
+    manifest = build_manifest(
+        plain,
+        panel=panel,
+        data={env.train_split: data_hash(family.tasks(env.config, env.train_split)), "panel": data_hash(panel.tasks)},
+        skills=skills,
+        seeds={
+            "panel": settings.panel_seed,
+            "data": plain["data"]["seed"] or 0,
+            "rollout": plain["actor_rollout_ref"]["rollout"]["seed"],
+            "updates": actor["data_loader_seed"],
+            "skills": settings.skills.seed,
+        },
+    )
+    manifest["method"] = settings.method
+    write_manifest(run_dir, manifest)
+
+
+def _check_machine(plain: dict[str, Any]) -> None:
+    """What the run needs of the machine it starts on; a joined cluster's other nodes are not looked at."""
+    trainer, rollout, init = plain["trainer"], plain["actor_rollout_ref"]["rollout"], plain["ray_kwargs"]["ray_init"]
+    if trainer["nnodes"] < 1 or trainer["n_gpus_per_node"] < 1:
+        raise ConfigError("trainer.nnodes and trainer.n_gpus_per_node must be at least 1")
+    preflight.require_memory(MEMORY_GIB)
+    preflight.require_disk(trainer["default_local_dir"], DISK_GIB)
+    preflight.require_shared_memory(SHARED_GIB)
+    preflight.require_open_files(OPEN_FILES)
+    if init["address"] == "local" and init["num_cpus"] is not None:
+        storage = plain["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]
+        # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
+        needed = 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"] + storage
+        preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"]})
 
 
 def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:

@@ -82,7 +82,7 @@ class SdarTrainer(PPOTrainerSync):
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl"):
-            drop_after_step(self.run_dir / name, self.global_steps)
+            drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
         if self.global_steps > 0:
             with open_dict(self.config):
                 self.config.trainer.val_before_train = False  # this step's panel was played before the interruption

@@ -92,8 +92,8 @@ def distillation_stats(tokens: Tokens, gate: torch.Tensor, divergence: torch.Ten
     """Statistics over the response tokens of one micro-batch; the same names always, even with no token at all.
 
     ``sdar/loss`` (mean of g_t·d_t, without λ), ``sdar/gate_mean``, ``sdar/gate_active_ratio`` (share with g > ½),
-    ``sdar/gap_mean`` (nats), ``sdar/gap_negative_share``, ``sdar/decision_share`` and ``sdar/decision_gate_mean``
-    (tokens with |Δ| > 0.1), ``sdar/lambda``, and ``sdar/gap_hist/<bin>``, ``sdar/gate_hist/<bin>`` whose sum is the
+    ``sdar/gap_mean`` (nats), ``sdar/gap_negative_share``, ``sdar/decision_share``, ``sdar/decision_gate_mean`` and
+    ``sdar/decision_gap_mean`` (tokens with |Δ| > 0.1), ``sdar/lambda``, and ``sdar/gap_hist/<bin>``, ``sdar/gate_hist/<bin>`` whose sum is the
     number of tokens in the bin and whose count is the number of all tokens, so that a resolved histogram adds to 1.
     """
     mask = tokens.mask
@@ -107,13 +107,15 @@ def distillation_stats(tokens: Tokens, gate: torch.Tensor, divergence: torch.Ten
         "sdar/gap_negative_share": (gap < 0).sum(),
         "sdar/decision_share": decision.sum(),
         "decision_gate": gate[decision].sum(dtype=torch.float64),
+        "decision_gap": gap[decision].sum(dtype=torch.float64),
     }
     names |= _histogram("sdar/gap_hist", gap, GAP_EDGES, GAP_BINS)
     names |= _histogram("sdar/gate_hist", gate, GATE_EDGES, GATE_BINS)
     sums = dict(zip(names, torch.stack([value.double() for value in names.values()]).tolist(), strict=True))
-    decision_gate = sums.pop("decision_gate")
+    decision_gate, decision_gap = sums.pop("decision_gate"), sums.pop("decision_gap")
     stats = {name: Stat(total, float(gap.numel())) for name, total in sums.items()}
     stats["sdar/decision_gate_mean"] = Stat(decision_gate, sums["sdar/decision_share"])
+    stats["sdar/decision_gap_mean"] = Stat(decision_gap, sums["sdar/decision_share"])
     stats["sdar/lambda"] = Stat(coef, 1.0)
     return stats
 

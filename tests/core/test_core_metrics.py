@@ -32,6 +32,7 @@ def test_every_number_by_hand():
     assert stats["sdar/gap_negative_share"] == pytest.approx(2 / 6)
     assert stats["sdar/decision_share"] == pytest.approx(3 / 6)
     assert stats["sdar/decision_gate_mean"] == pytest.approx((gate[3] + gate[4] + gate[5]) / 3)
+    assert stats["sdar/decision_gap_mean"] == pytest.approx(0.65 / 3)
     assert stats["sdar/loss"] == pytest.approx(sum(g * d for g, d in zip(gate, gaps, strict=True)) / 6)
     assert stats["sdar/lambda"] == 0.01
     assert stats["sdar/gap_hist/-0.1..0.1"] == pytest.approx(3 / 6)

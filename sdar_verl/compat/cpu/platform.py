@@ -25,6 +25,7 @@ def _cpu_device_module() -> types.ModuleType:
     module.is_available = lambda: True
     module.device_count = lambda: 1
     module.current_device = lambda: torch.device("cpu")
+    module.get_device_name = lambda *args, **kwargs: "CPU"
     module.mem_get_info = lambda *args, **kwargs: (0, 0)
     module.get_rng_state = lambda *args, **kwargs: torch.get_rng_state()
     module.set_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)

@@ -1,0 +1,62 @@
+"""Which checkpoint a run goes on from; never silently from scratch when there was a run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+from sdar_verl.errors import ConfigError
+from sdar_verl.evaluation.files import write_atomic
+
+TRACKER = "latest_checkpointed_iteration.txt"
+_FOLDER = re.compile(r"global_step_(\d+)")
+
+
+def is_complete(folder: Path) -> bool:
+    """True if every part was written: verl saves the actor first and ``data.pt`` (a zip file) last."""
+    actor = folder / "actor"
+    return actor.is_dir() and any(actor.iterdir()) and zipfile.is_zipfile(folder / "data.pt")
+
+
+def complete_steps(root: Path) -> list[int]:
+    """Steps of all complete checkpoints under `root`, ascending."""
+    if not root.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in root.iterdir() if (match := _FOLDER.fullmatch(path.name))]
+    return sorted(step for step, path in found if is_complete(path))
+
+
+def prepare_resume(root: Path, *, had_run: bool, resume_mode: str, keep: int | None) -> int | None:
+    """Point verl's tracker at the newest complete checkpoint and prune older ones.
+
+    verl follows the tracker blindly: after a kill it may name a folder that is deleted or half written, and verl then
+    starts from scratch without a word.
+
+    Args:
+        root: the run's checkpoint folder.
+        had_run: the run folder already holds a started run.
+        resume_mode: verl's ``trainer.resume_mode``.
+        keep: complete checkpoints to keep; those of earlier processes are unknown to verl and would stay for ever.
+
+    Returns:
+        The step that the run goes on from, or None for a fresh start.
+
+    Raises:
+        ConfigError: there was a run, but nothing to go on from.
+    """
+    if resume_mode != "auto":
+        return None
+    steps = complete_steps(root)
+    if not steps:
+        if had_run:
+            raise ConfigError(
+                f"{root.parent} holds a run without a complete checkpoint, so it cannot go on. Choose another "
+                "sdar.run_dir, or start this one again with trainer.resume_mode=disable"
+            )
+        return None
+    write_atomic(root / TRACKER, str(steps[-1]))
+    for step in steps[: -keep if keep else 0]:
+        shutil.rmtree(root / f"global_step_{step}", ignore_errors=True)
+    return steps[-1]
