@@ -6,12 +6,15 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from sdar_verl import leftovers
 
 _PREFIX = "sdar-"
 
@@ -66,8 +69,10 @@ def _scratch(run_dir: Path) -> Iterator[Path]:
     for old in root.glob(f"{_PREFIX}[0-9]*-*"):
         pid = old.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            leftovers.sweep(old.stat().st_ctime)
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
+    started = time.time()
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
@@ -85,6 +90,7 @@ def _scratch(run_dir: Path) -> Iterator[Path]:
             os.environ["TMPDIR"] = before
         tempfile.tempdir = None
         shutil.rmtree(folder, ignore_errors=True)
+        leftovers.sweep(started)
 
 
 @contextmanager
