@@ -1,0 +1,47 @@
+"""`sdar quickstart`: from nothing to a report that compares GRPO and SDAR, on a CPU."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the command `quickstart`; the parsed arguments carry its function as ``func(args) -> exit code``."""
+    parser = subparsers.add_parser("quickstart", help="train GRPO and SDAR from one tiny start model and compare them")
+    parser.add_argument("--minutes", type=float, help="time budget after installation; default: 15")
+    parser.add_argument("--model", default="tiny", help="tiny, or smollm2 for one real step of SmolLM2-135M-Instruct")
+    parser.add_argument("--seed", type=int, default=0, help="of games, panel, data order and sampling (%(default)s)")
+    parser.add_argument("--out", type=Path, help="folder of games, runs and report; default: runs/quickstart[-MODEL]")
+    parser.set_defaults(func=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run it; 1 with the reason on stderr when it cannot go on, 130 when it was stopped."""
+    from sdar_envs.base import EnvError
+
+    from sdar_verl.errors import SdarError
+    from sdar_verl.quickstart.run import quickstart
+
+    out = args.out or Path("runs") / ("quickstart" if args.model == "tiny" else f"quickstart-{args.model}")
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        quickstart(out, model=args.model, minutes=args.minutes, seed=args.seed, say=partial(print, flush=True))
+    except (SdarError, EnvError) as error:
+        print(f"sdar quickstart: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("sdar quickstart: stopped; the same command goes on with the runs that are not finished", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(f"signal {number}")

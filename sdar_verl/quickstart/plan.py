@@ -1,0 +1,115 @@
+"""What a quickstart does: steps within a time budget, and the command line of each run."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from sdar_verl.errors import ConfigError
+
+CONFIG = Path(__file__).parents[1] / "config"
+TRAIN_SPLIT, VALID_SPLIT = "train", "valid_unseen"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Attributes:
+    methods: one run each, in this order.
+    steps: training steps of every run.
+    minutes: time budget of everything, for which `steps` was found.
+    fixed: seconds of the budget that are no training.
+    every: steps between two evaluations; `steps` is a multiple of it.
+    panel: tasks of the evaluation panel; 0 evaluates never.
+    train_games: games to generate for training.
+    """
+
+    methods: tuple[str, ...]
+    steps: int
+    minutes: float
+    fixed: float
+    every: int
+    panel: int
+    train_games: int
+
+    def within(self, minutes: float) -> Plan:
+        """This plan for another budget: steps in proportion to the time that is left for training."""
+        if not math.isfinite(minutes) or minutes <= 0:
+            raise ConfigError(f"--minutes {minutes:g} is no budget; give a number above 0")
+        share = (minutes * 60 - self.fixed) / (self.minutes * 60 - self.fixed)
+        return replace(self, steps=self._whole(self.steps * share), minutes=minutes)
+
+    def affordable(self, elapsed: float, start: float, done: int, step: float, evaluation: float) -> int:
+        """Steps that every run can make within the budget, as measured early in the first run.
+
+        Args:
+            elapsed: seconds gone so far, all of them.
+            start: seconds that the first run took until its first training step began, its first evaluation included.
+            done: training steps made so far.
+            step: seconds of one training step.
+            evaluation: seconds of one evaluation.
+
+        Returns:
+            `steps` if all of them fit (up to a tenth more time is let pass, for a new start costs as much); else what
+            fits after starting again: a multiple of `every`, at least `every`.
+        """
+        runs, budget = len(self.methods), self.minutes * 60
+        each = step * _DEARER + evaluation / self.every
+        if elapsed + (runs - 1) * start + (runs * self.steps - done) * each <= 1.1 * budget:
+            return self.steps
+        return min(self.steps, self._whole((budget - elapsed - runs * start) / (runs * each)))
+
+    def _whole(self, steps: float) -> int:
+        return max(self.every, int(steps) // self.every * self.every)
+
+
+_DEARER = 1.15  # a mean step of both methods over one of GRPO, which runs first
+
+
+def load_plan(model: str) -> Plan:
+    """The plan of ``config/quickstart.yaml`` for a start model; raises `ConfigError` that lists the known ones."""
+    plans = OmegaConf.to_container(OmegaConf.load(CONFIG / "quickstart.yaml"))
+    if model not in plans:
+        raise ConfigError(f"--model {model} is unknown; known: {', '.join(plans)}")
+    values = plans[model]
+    assert set(values) == {field.name for field in fields(Plan)}
+    return Plan(**{**values, "methods": tuple(values["methods"])})
+
+
+def command(
+    plan: Plan, method: str, *, preset: str, model: Path, games: Path, run_dir: Path, seed: int
+) -> list[str]:
+    """The command line of one run; two methods' lines differ in ``method=`` and where the run writes."""
+    settings: Mapping[str, object] = {
+        "actor_rollout_ref.model.path": model,
+        "env.alfworld.data_root": games,
+        "env.train_split": TRAIN_SPLIT,
+        "env.valid_split": VALID_SPLIT,
+        "sdar.run_dir": run_dir,
+        "sdar.panel.size": plan.panel or 1,
+        "sdar.panel.seed": seed,
+        "sdar.skills.seed": seed,
+        "data.seed": seed,
+        "actor_rollout_ref.actor.data_loader_seed": seed,
+        "++actor_rollout_ref.rollout.seed": seed,
+        "trainer.experiment_name": method,
+        "trainer.total_training_steps": plan.steps,
+        "trainer.total_epochs": plan.steps,
+        "trainer.test_freq": plan.every if plan.panel else -1,
+        "trainer.resume_mode": "disable",
+    }
+    overrides = [f"{key}={_quoted(value)}" for key, value in settings.items()]
+    return [
+        sys.executable, "-m", "sdar_verl.train", "platform=cpu", f"method={method}", f"+lab={preset}", *overrides
+    ]  # fmt: skip
+
+
+def _quoted(value: object) -> str:
+    """A value as Hydra reads it: paths in quotes, so that spaces, commas and equal signs stay what they are."""
+    if isinstance(value, Path):
+        return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)

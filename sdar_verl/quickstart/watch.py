@@ -1,0 +1,188 @@
+"""One training run as a child process: its metrics become progress lines, and it never outlives its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdar_verl.errors import SdarError
+from sdar_verl.evaluation.jsonl import read_lines
+
+Say = Callable[[str], None]
+_PR_SET_PDEATHSIG = 1
+_STOP_SECONDS = 90.0
+_POLL = 0.5
+_SILENCE = 20.0
+
+
+class RunFailed(SdarError):
+    """A training run ended with an error; the message holds the end of its log."""
+
+
+class TooSlow(Exception):
+    """The run was stopped because fewer steps fit into the budget; `steps` says how many."""
+
+    def __init__(self, steps: int):
+        super().__init__(steps)
+        self.steps = steps
+
+
+@dataclass
+class Progress:
+    """What ``metrics.jsonl`` has told so far.
+
+    Attributes:
+        steps: how many steps the run will make.
+        metrics: step to metric name to value; step 0 holds the evaluation of the start model.
+    """
+
+    steps: int
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def seconds(self, name: str) -> list[float]:
+        """Seconds of a phase (``step``, ``testing``) in each step that had it, evaluation not counted as step."""
+        found = []
+        for step, data in sorted(self.metrics.items()):
+            value = data.get(f"timing_s/{name}")
+            if value is not None and step > 0:
+                found.append(value - (data.get("timing_s/testing", 0.0) if name == "step" else 0.0))
+        return found
+
+    def line(self, step: int) -> str:
+        """One step as text: success of its episodes, of an evaluation, the gate, seconds, time left."""
+        data = self.metrics[step]
+        parts = [f"step {step}/{self.steps}"]
+        for name, label in (("episode/success_rate", "success"), ("val/success_rate", "evaluation")):
+            if name in data:
+                parts.append(f"{label} {100 * data[name]:.0f} %")
+        if "sdar/gate_mean" in data:
+            parts.append(f"gate {data['sdar/gate_mean']:.3f}")
+        if "sdar/decision_gate_mean" in data:
+            parts.append(f"at decisions {data['sdar/decision_gate_mean']:.3f}")
+        if (seconds := data.get("timing_s/step")) is not None:
+            parts.append(f"{seconds:.1f} s")
+        if 0 < step < self.steps and (seconds := self.seconds("step")):
+            recent = seconds[-5:]
+            parts.append(f"about {_clock((self.steps - step) * sum(recent) / len(recent))} of steps left")
+        return ", ".join(parts)
+
+
+def watch(
+    arguments: Sequence[str],
+    run_dir: Path,
+    steps: int,
+    say: Say,
+    *,
+    review: Callable[[Progress, float], int] | None = None,
+) -> Progress:
+    """Run `arguments` until it ends and say what ``<run_dir>/metrics.jsonl`` tells; output goes to ``log.txt`` there.
+
+    Args:
+        arguments: command line of the run.
+        run_dir: the run's folder.
+        steps: training steps of the run.
+        say: receives progress lines.
+        review: called once, after the second step (the first holds one-time work), with the progress and the seconds
+            the run spent before its first step; returns how many steps the budget allows.
+
+    Raises:
+        RunFailed: the run ended with an error.
+        TooSlow: `review` allows fewer than `steps`; the run was stopped.
+        KeyboardInterrupt: after the run was stopped.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    log, progress, began = run_dir / "log.txt", Progress(steps), time.monotonic()
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            list(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl-C reaches it through `stop` alone, once
+            preexec_fn=_follow_parent,
+        )
+        try:
+            _follow(child, run_dir / "metrics.jsonl", progress, say, began, review)
+        finally:
+            stop(child, say)
+    if child.returncode != 0:
+        raise RunFailed(f"training ended with status {child.returncode}; the whole log is {log}\n{_tail(log)}")
+    return progress
+
+
+def _follow(
+    child: subprocess.Popen,
+    metrics: Path,
+    progress: Progress,
+    say: Say,
+    began: float,
+    review: Callable[[Progress, float], int] | None,
+) -> None:
+    heard = began
+    while True:
+        ended = child.poll() is not None
+        fresh = _update(metrics, progress)
+        for step in fresh:
+            say(progress.line(step))
+            heard = time.monotonic()
+        if review is not None and len(progress.seconds("step")) >= 2:
+            spent = sum(progress.seconds("step")) + sum(progress.seconds("testing"))
+            allowed = review(progress, max(0.0, time.monotonic() - began - spent))
+            review = None
+            if allowed < progress.steps:
+                raise TooSlow(allowed)
+        if ended:
+            return
+        if time.monotonic() - heard > _SILENCE:
+            doing = "starting Ray, the actor and vLLM" if not progress.metrics else "working"
+            say(f"{doing} ({_clock(time.monotonic() - began)} so far)")
+            heard = time.monotonic()
+        time.sleep(_POLL)
+
+
+def _update(metrics: Path, progress: Progress) -> list[int]:
+    """Read what was added; returns the steps that are new."""
+    if not metrics.is_file():
+        return []
+    found: dict[int, dict[str, float]] = {}
+    for line in read_lines(metrics):
+        found.setdefault(line["step"], {}).update(line["data"])
+    fresh = [step for step in sorted(found) if step not in progress.metrics]
+    progress.metrics.update(found)
+    return fresh
+
+
+def stop(child: subprocess.Popen, say: Say) -> None:
+    """End the run and everything it started, kindly at first; does nothing when it has ended."""
+    if child.poll() is not None:
+        return
+    say("stopping the run")
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _follow_parent() -> None:
+    """In the child, before it starts: be stopped when the parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _tail(log: Path, lines: int = 25) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
