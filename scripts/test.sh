@@ -5,12 +5,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 source .venv/bin/activate
 
-ruff check .
 status=0
+ruff check . || status=$?
 python -m pytest -q "$@" || status=$?
 if [[ $status == 0 ]]; then
     echo "test: everything passed"
 else
-    echo "test: FAILED (pytest ended with $status)"
+    echo "test: FAILED (status $status; see above)"
 fi
 exit $status
