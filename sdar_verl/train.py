@@ -35,16 +35,16 @@ def run(config: DictConfig) -> None:
 
 @hydra.main(config_path="config", config_name="sdar", version_base=None)
 def _main(config: DictConfig) -> None:
-    run(config)
+    try:
+        run(config)
+    except SdarError as error:  # caught in here: Hydra prints a traceback for whatever leaves this function
+        print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def main() -> None:
-    """Console entry; errors that a user can act upon are printed without a traceback."""
-    try:
-        _main()
-    except SdarError as error:
-        print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """Console entry; errors that a user can act upon are printed without a traceback and end with code 2."""
+    _main()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from sdar_verl.skills import Skill
 from sdar_verl.teacher import TeacherPromptBuilder
 
 TASK = TaskRef("room/1", "toy", "train")
+WIDE = Limits(prompt=200, response=400)
 WHO = EpisodeId(step=3, split="train", uid="u", session=1)
 SKILLS = [
     Skill(id="general", text="Look around first.", env="toy", task_type=None, version=1, provenance="test"),
@@ -69,7 +70,7 @@ def templated(tokenizer, messages, generation=True):
     return ids(tokenizer, text)
 
 
-def play(tokenizer, answers, rows="step", room=None, limits=Limits(200, 400), skills=SKILLS, teacher=True, asked=None):
+def play(tokenizer, answers, rows="step", room=None, limits=WIDE, skills=SKILLS, teacher=True, asked=None):
     """Play with the model saying `answers` (texts, or token ids) one after the other."""
     script = iter(answers)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -105,8 +106,8 @@ def play(tokenizer, answers, rows="step", room=None, limits=Limits(200, 400), sk
 def test_step_rows_hold_one_turn_each_token_for_token(tokenizer):
     asked = []
     played = play(tokenizer, ["go", "win"], asked=asked)
-    first, second = played.rows
-    says = [{"role": "user", "content": "task: a room after 0"}, {"role": "user", "content": "task: you said go after 1"}]
+    said = ("task: a room after 0", "task: you said go after 1")
+    says = [{"role": "user", "content": text} for text in said]
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     for row, message, answer, (prompt, room_left) in zip(played.rows, says, ["go", "win"], asked, strict=True):
         assert row.prompt_ids == prompt == templated(tokenizer, [message])
