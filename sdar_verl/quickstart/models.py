@@ -35,8 +35,12 @@ def smollm2(folder: Path) -> Path:
 
     partial = folder.with_name(f".{folder.name}.partial")
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
-    AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32).save_pretrained(partial)
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    model.save_pretrained(partial)
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    # The conversion takes the beginning of a turn for its end; the model's configuration is right.
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+    tokenizer.save_pretrained(partial)
     partial.rename(folder)
     return folder
 
