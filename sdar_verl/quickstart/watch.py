@@ -17,6 +17,7 @@ from sdar_verl.evaluation.jsonl import read_lines
 
 Say = Callable[[str], None]
 _PR_SET_PDEATHSIG = 1
+_STOP = signal.SIGINT  # Ray's own handler of SIGTERM ends the driver before it can clean up
 _STOP_SECONDS = 90.0
 _POLL = 0.5
 _SILENCE = 20.0
@@ -165,7 +166,7 @@ def stop(child: subprocess.Popen, say: Say) -> None:
     if child.poll() is not None:
         return
     say("stopping the run")
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(_STOP)
     try:
         child.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
@@ -176,7 +177,7 @@ def stop(child: subprocess.Popen, say: Say) -> None:
 def _follow_parent() -> None:
     """In the child, before it starts: be stopped when the parent dies, however it dies."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _STOP)
 
 
 def _tail(log: Path, lines: int = 25) -> str:
