@@ -8,15 +8,17 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdar_verl import leftovers
 
 _PREFIX = "sdar-"
+SHUTDOWN_SECONDS = 15.0
 
 
 def launch(config: DictConfig) -> None:
@@ -25,8 +27,6 @@ def launch(config: DictConfig) -> None:
     Ray is started by the run and stopped with it, unless ``ray_kwargs.ray_init.address`` names a cluster to join. All
     temporary files (Ray's session, sockets, the engine's libraries) live in one folder that goes with the run.
     """
-    import ray
-
     from sdar_verl import plugin
     from sdar_verl.compat import stock
     from sdar_verl.prepare import prepare
@@ -40,7 +40,20 @@ def launch(config: DictConfig) -> None:
         try:
             stock.run_ppo(config)
         finally:
-            ray.shutdown()
+            _stop_ray()
+
+
+def _stop_ray() -> None:
+    """Shut Ray down and wait for its processes: it returns while some of them still live and write."""
+    import ray
+
+    started = psutil.Process().children(recursive=True)
+    ray.shutdown()
+    _, alive = psutil.wait_procs(started, timeout=SHUTDOWN_SECONDS)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=SHUTDOWN_SECONDS)
 
 
 def _absolute_paths(config: DictConfig) -> None:

@@ -40,10 +40,16 @@ def _main(config: DictConfig) -> None:
     except SdarError as error:  # caught in here: Hydra prints a traceback for whatever leaves this function
         print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt as stop:
+        print(f"sdar: stopped ({stop or 'Ctrl-C'}); the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def main() -> None:
-    """Console entry; errors that a user can act upon are printed without a traceback and end with code 2."""
+    """Console entry; errors that a user can act upon are printed without a traceback and end with code 2.
+
+    A run that is stopped by Ctrl-C or SIGTERM ends with code 130.
+    """
     _main()
 
 

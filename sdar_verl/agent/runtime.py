@@ -28,6 +28,9 @@ class EpisodeRuntime:
         tokenizer: the student's.
         template_kwargs: for the chat template, the same for student and teacher.
         limits: token limits.
+
+    Attributes:
+        error: the first exception of an episode that its environment is not to blame for; None if there was none.
     """
 
     def __init__(self, settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], limits: Limits):
@@ -44,6 +47,7 @@ class EpisodeRuntime:
             reset_timeout=pool.reset_timeout,
             episode_timeout=pool.episode_timeout,
         )
+        self.error: Exception | None = None
         self.retriever = None
         self.teacher = None
         if settings.distillation is not None:

@@ -53,7 +53,11 @@ class EnvAgentLoop(AgentLoopBase):
             uid=kwargs["uid"],
             session=int(kwargs["session_id"]),
         )
-        played = await _runtime.play(TaskRef(**kwargs["task"]), who, generate, extend)
+        try:
+            played = await _runtime.play(TaskRef(**kwargs["task"]), who, generate, extend)
+        except Exception as error:
+            _runtime.error = _runtime.error or error  # verl logs it and would train on without the episode
+            raise
         return [_output(row, played, who, last=row is played.rows[-1]) for row in played.rows]
 
 
@@ -102,8 +106,10 @@ class SdarAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             Limits(prompt=rollout.prompt_length, response=rollout.response_length, turn=settings.max_turn_tokens),
         )
 
-    async def pid(self) -> int:
-        """Process id; answering at all shows that the worker lives."""
+    async def check(self) -> int:
+        """Process id, which shows that the worker lives; raises what ended an episode beside its environment."""
+        if self.runtime.error is not None:
+            raise self.runtime.error
         return os.getpid()
 
     async def pool_stats(self) -> dict[str, float]:
@@ -123,8 +129,12 @@ class SdarAgentLoopManager(AgentLoopManagerTQ):
         self.agent_loop_workers_class = ray.remote(SdarAgentLoopWorker)
 
     def check_alive(self, timeout: float = 60.0) -> None:
-        """Raise `ray.exceptions.RayActorError` if a worker died; its episodes would never end."""
-        ray.get([worker.pid.remote() for worker in self.agent_loop_workers], timeout=timeout)
+        """Raise `ray.exceptions.RayActorError` if a worker died: its episodes would never end.
+
+        Also raises the first error of an episode that is no failure of its environment (a prompt that can never fit, a
+        missing skill, a broken rollout engine).
+        """
+        ray.get([worker.check.remote() for worker in self.agent_loop_workers], timeout=timeout)
 
     def pool_stats(self) -> dict[str, float]:
         """Sums over all workers."""

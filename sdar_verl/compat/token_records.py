@@ -35,7 +35,9 @@ def write_token_records(path: Path, batch: Any, step: int, tokenizer: Any, setti
             writer.write(_record(session, keys, batch.partition_id, step, tokenizer, settings))
 
 
-def _record(session: str, keys: list[str], partition: str, step: int, tokenizer: Any, settings: Settings) -> TokenRecord:
+def _record(
+    session: str, keys: list[str], partition: str, step: int, tokenizer: Any, settings: Settings
+) -> TokenRecord:
     fields = ["prompts", "responses", "response_mask", "old_log_probs", TEACHER_FIELD, "extra_fields", "task"]
     data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
     extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]

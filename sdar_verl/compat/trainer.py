@@ -23,7 +23,7 @@ from sdar_verl.compat.token_records import write_token_records
 from sdar_verl.core import resolve
 from sdar_verl.data import load_panel
 from sdar_verl.errors import ConfigError, SdarError
-from sdar_verl.evaluation.jsonl import drop_after_step
+from sdar_verl.evaluation.jsonl import drop_after_step, read_lines
 from sdar_verl.evaluation.validation import describe, validation_summary
 from sdar_verl.settings import Settings
 
@@ -61,14 +61,20 @@ class SdarTrainer(PPOTrainerSync):
         self.trainer_mode = "sync"  # verl asks the mode by name; everything but the hooks below is its sync mode
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = self.settings.poll_seconds
-        wait = buffer._wait_for_next_poll
-
-        def wait_and_check(*args: Any) -> float:
-            self.agent_loop_manager.check_alive()
-            return wait(*args)
-
-        buffer._wait_for_next_poll = wait_and_check
+        buffer._wait_for_next_poll = self._checked(buffer._wait_for_next_poll)
+        buffer.sample = self._checked(buffer.sample)
         return buffer
+
+    def _checked(self, call: Any) -> Any:
+        """`call` with a look at the agent-loop workers after it: verl neither sees them die nor their episodes fail."""
+
+        def look_after(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.agent_loop_manager.check_alive()
+
+        return look_after
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -85,7 +91,18 @@ class SdarTrainer(PPOTrainerSync):
             drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
         if self.global_steps > 0:
             with open_dict(self.config):
-                self.config.trainer.val_before_train = False  # this step's panel was played before the interruption
+                self.config.trainer.val_before_train = self._panel_unplayed()
+
+    def _panel_unplayed(self) -> bool:
+        """True if the run was interrupted after this step's checkpoint and before the end of its validation."""
+        if self.config.trainer.test_freq <= 0 or self.global_steps % self.config.trainer.test_freq:
+            return False
+        path = self.run_dir / "metrics.jsonl"
+        lines = [line for line in read_lines(path) if line["step"] == self.global_steps] if path.exists() else []
+        if any("val/success_rate" in line["data"] for line in lines):
+            return False
+        drop_after_step(self.run_dir / "episodes" / "val.jsonl", self.global_steps - 1)  # what was played of it
+        return True
 
     def on_init_end(self) -> None:
         if self.settings.distillation is not None:

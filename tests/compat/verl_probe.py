@@ -37,11 +37,12 @@ from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker
 from sdar_verl.compat.trainer import SdarTrainer
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
+OWN_STEPS = {"logger", "_checked", "_panel_unplayed", "_compute_teacher_log_prob", "_episode_metrics"}
 # our class, verl's class, the names that are ours alone; every other name must be verl's, or a hook is never called
 PAIRS = [
-    (SdarTrainer, PPOTrainerSync, {"logger", "_compute_teacher_log_prob", "_episode_metrics"}),
+    (SdarTrainer, PPOTrainerSync, OWN_STEPS),
     (agent_loop.EnvAgentLoop, loops.AgentLoopBase, set()),
-    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "pid", "pool_stats", "close"}),
+    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "pool_stats", "close"}),
     (agent_loop.SdarAgentLoopManager, agent_loop_tq.AgentLoopManagerTQ, {"check_alive", "pool_stats", "close"}),
     (CpuHttpServer, vLLMHttpServer, set()),
     (CpuReplica, vLLMReplica, set()),
@@ -136,8 +137,9 @@ def attributes() -> list[str]:
         tree = ast.parse(textwrap.dedent(code))
         known = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | set(dir(cls))
         found += [f"{cls.__name__} has no attribute {name}" for name in sorted(names - known)]
-    if not callable(getattr(replay_buffer.ReplayBuffer, "_wait_for_next_poll", None)):
-        found.append("ReplayBuffer has no _wait_for_next_poll: a dead agent-loop worker would never be noticed")
+    for name in ("_wait_for_next_poll", "sample"):
+        if not callable(getattr(replay_buffer.ReplayBuffer, name, None)):
+            found.append(f"ReplayBuffer has no {name}: a dead agent-loop worker would never be noticed")
     return found
 
 
