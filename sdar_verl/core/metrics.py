@@ -93,8 +93,9 @@ def distillation_stats(tokens: Tokens, gate: torch.Tensor, divergence: torch.Ten
 
     ``sdar/loss`` (mean of g_t·d_t, without λ), ``sdar/gate_mean``, ``sdar/gate_active_ratio`` (share with g > ½),
     ``sdar/gap_mean`` (nats), ``sdar/gap_negative_share``, ``sdar/decision_share``, ``sdar/decision_gate_mean`` and
-    ``sdar/decision_gap_mean`` (tokens with |Δ| > 0.1), ``sdar/lambda``, and ``sdar/gap_hist/<bin>``, ``sdar/gate_hist/<bin>`` whose sum is the
-    number of tokens in the bin and whose count is the number of all tokens, so that a resolved histogram adds to 1.
+    ``sdar/decision_gap_mean`` (tokens with |Δ| > 0.1), ``sdar/lambda``, and ``sdar/gap_hist/<bin>``,
+    ``sdar/gate_hist/<bin>`` whose sum is the number of tokens in the bin and whose count is the number of all tokens,
+    so that a resolved histogram adds to 1.
     """
     mask = tokens.mask
     gap, gate, term = tokens.gap[mask], gate[mask], (gate * divergence)[mask]

@@ -1,0 +1,193 @@
+"""A real training run as its own process: start it, look at it, hurt it, and count what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sdar_verl import leftovers
+
+SHORT = {  # a setting in which a step takes about two seconds
+    "platform": "cpu",
+    "env.valid_split": "valid_unseen",
+    "env.alfworld.max_steps": 3,
+    "env.alfworld.thinking": "false",
+    "env.pool.workers": 1,
+    "env.pool.envs_per_worker": 8,
+    "sdar.panel.size": 6,
+    "sdar.skills.store": "alfworld_tiny",
+    "sdar.teacher.max_prompt_length": 800,
+    "sdar.poll_seconds": 0.2,
+    "data.train_batch_size": 4,
+    "data.max_prompt_length": 560,
+    "data.max_response_length": 12,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+    "actor_rollout_ref.rollout.n": 2,
+    "actor_rollout_ref.rollout.max_model_len": 896,
+    "actor_rollout_ref.rollout.val_kwargs.temperature": 1.0,
+    "trainer.total_training_steps": 2,
+    "trainer.test_freq": 1,
+    "trainer.val_before_train": "true",
+}
+
+
+class RealRun:
+    """``python -m sdar_verl.train`` with `SHORT` and more, in a process group and a temp folder of its own.
+
+    Args:
+        run_dir: the run's folder; a second run there resumes.
+        overrides: Hydra keys and values that replace or extend `SHORT`.
+        log: file for everything the run prints.
+    """
+
+    def __init__(self, run_dir: Path, overrides: dict[str, Any], log: Path, temp: Path | None = None):
+        self.run_dir, self.log = run_dir, log
+        self.temp = temp or Path(tempfile.mkdtemp(prefix="e2e", dir="/tmp"))  # short: socket names live in it
+        self.started = time.time()
+        self._seen: set[psutil.Process] = set()
+        self._ports: set[int] = set()
+        keys = {**SHORT, "sdar.run_dir": run_dir, **overrides}
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sdar_verl.train", *(f"{key}={value}" for key, value in keys.items())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "TMPDIR": str(self.temp), "OMP_NUM_THREADS": "1"},
+            )
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def look(self) -> set[psutil.Process]:
+        """Every process of the run that lives now, remembered for `left`."""
+        found = {known for known in self._seen if _alive(known)}
+        try:
+            root = psutil.Process(self.process.pid)
+            found |= {root, *root.children(recursive=True)}
+        except psutil.NoSuchProcess:
+            pass
+        for orphan in list(found):
+            try:
+                found.update(orphan.children(recursive=True))
+            except psutil.NoSuchProcess:
+                pass
+        self._seen |= found
+        return {process for process in found if _alive(process)}
+
+    def named(self, part: str) -> list[psutil.Process]:
+        """Living processes of the run whose command line holds `part`."""
+        result = []
+        for process in self.look():
+            try:
+                if part in " ".join(process.cmdline()):
+                    result.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return result
+
+    def note_ports(self) -> set[int]:
+        """The TCP ports that the run listens on now, remembered for `left`."""
+        own = {process.pid for process in self.look()}
+        self._ports |= {c.laddr.port for c in psutil.net_connections("tcp") if _listens(c) and c.pid in own}
+        return self._ports
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of a JSON-lines file in the run folder; empty while there is none."""
+        path = self.run_dir / name
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def steps(self) -> list[int]:
+        return [line["step"] for line in self.lines("metrics.jsonl")]
+
+    def tail(self, lines: int = 60) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def left(self) -> list[str]:
+        """What the run left behind: processes, listening ports, entries in its temp folder, shared memory."""
+        found = [f"process {process.pid}: {process.name()}" for process in self.look()]
+        open_ports = {c.laddr.port for c in psutil.net_connections("tcp") if _listens(c)}
+        found += [f"port {port}" for port in sorted(self._ports & open_ports)]
+        if self.temp.exists():
+            found += [f"temp {path.name}" for path in self.temp.iterdir()]
+        fresh = []
+        for name in leftovers.segments() - leftovers.in_use():
+            try:
+                fresh += [name] if (leftovers.SHARED_MEMORY / name).stat().st_mtime >= self.started else []
+            except FileNotFoundError:
+                continue  # another run's, gone meanwhile
+        return found + [f"shared memory {name}" for name in fresh]
+
+    # --- waiting ------------------------------------------------------------------------------------------------
+
+    def until(self, done: Callable[[], Any], what: str, timeout: float = 240) -> Any:
+        """Wait until `done` gives something true while the run is alive; returns it."""
+        limit = time.monotonic() + timeout
+        while True:
+            if result := done():
+                return result
+            self.look()
+            code = self.process.poll()
+            assert code is None, f"the run ended with {code} before {what}:\n{self.tail()}"
+            assert time.monotonic() < limit, f"no {what} within {timeout} s:\n{self.tail()}"
+            time.sleep(0.3)
+
+    def wait(self, timeout: float = 300) -> int:
+        """The exit code; fails the test when the run takes longer."""
+        limit = time.monotonic() + timeout
+        while (code := self.process.poll()) is None:
+            self.look()
+            assert time.monotonic() < limit, f"the run did not end within {timeout} s:\n{self.tail()}"
+            time.sleep(0.3)
+        return code
+
+    def wait_gone(self, timeout: float) -> None:
+        """Fails the test unless every process of the run ends within `timeout` seconds."""
+        limit = time.monotonic() + timeout
+        while alive := self.look():
+            names = [process.name() for process in alive if _alive(process)]
+            assert time.monotonic() < limit, f"still alive {timeout} s later: {names}"
+            time.sleep(0.3)
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the driver alone, as `kill` does; `number` SIGINT as a terminal's Ctrl-C goes to the whole group."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            os.kill(self.process.pid, number)
+
+    def destroy(self) -> None:
+        """Whatever the test left: kill it and remove its temp folder."""
+        for process in self.look():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+        self.process.wait()
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _listens(connection: Any) -> bool:
+    return connection.status == psutil.CONN_LISTEN

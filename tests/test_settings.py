@@ -1,0 +1,107 @@
+"""The project's part of a configuration: what is accepted, what is refused and by which key it is named."""
+
+import copy
+import math
+
+import pytest
+
+from sdar_verl.errors import ConfigError
+from sdar_verl.settings import Settings
+
+CONFIG = {
+    "sdar": {
+        "method": "sdar",
+        "run_dir": "runs/x",
+        "rows": "step",
+        "max_turn_tokens": None,
+        "poll_seconds": 0.5,
+        "distillation": {
+            "enabled": True,
+            "coef": 0.01,
+            "beta": 5.0,
+            "gate": "gap",
+            "divergence": "sampled_token",
+            "schedule": {"name": "constant", "steps": None, "floor": 0.0},
+        },
+        "teacher": {
+            "placement": "actor",
+            "prompt_placement": "system",
+            "max_prompt_length": 100,
+            "overflow": "shrink",
+        },
+        "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0},
+        "panel": {"size": 5, "seed": 1},
+        "record": {"token_episodes": 2},
+    },
+    "env": {
+        "name": "alfworld",
+        "invalid_action_penalty": 0.1,
+        "train_split": "train",
+        "valid_split": "valid_seen",
+        "pool": {"workers": 1, "envs_per_worker": 2, "step_timeout": 1, "reset_timeout": 1, "episode_timeout": 1},
+        "alfworld": {"max_steps": 50},
+    },
+}
+
+
+def read(path=None, value=None):
+    """The settings of `CONFIG`, with the key at `path` (dots) set to `value`."""
+    config = copy.deepcopy(CONFIG)
+    if path:
+        *folders, last = path.split(".")
+        part = config
+        for name in folders:
+            part = part[name]
+        part[last] = value
+    return Settings.from_config(config)
+
+
+def test_a_whole_configuration():
+    settings = read()
+    assert settings.distillation.coef == 0.01 and settings.distillation.beta == 5.0
+    assert settings.env.config == {"max_steps": 50} and settings.env.pool.envs_per_worker == 2
+    assert (settings.panel_size, settings.panel_seed, settings.token_episodes) == (5, 1, 2)
+
+
+def test_without_distillation_there_is_no_term():
+    assert read("sdar.distillation.enabled", False).distillation is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("sdar.rows", "steps", r"sdar.rows='steps' is unknown; known: step, trajectory"),
+        ("sdar.poll_seconds", 0, "sdar.poll_seconds must lie between"),
+        ("sdar.teacher.placement", "rollout", "sdar.teacher.placement='rollout' is unknown; known: actor, ref"),
+        ("sdar.teacher.lenght", 3, "unknown key sdar.teacher.lenght; known: placement"),
+        ("sdar.skills.retreiver", "full", "unknown key sdar.skills.retreiver; known: store, retriever"),
+        ("sdar.distillation.coef", -0.1, "sdar.distillation: .*coef"),
+        ("sdar.distillation.coef", math.inf, "sdar.distillation: .*coef"),
+        ("sdar.distillation.beta", 0.0, "sdar.distillation: .*beta"),
+        ("sdar.distillation.beta", math.nan, "sdar.distillation: .*beta"),
+        ("sdar.distillation.gate", "gaps", "sdar.distillation: .*gaps.*gap"),
+        ("sdar.distillation.lambda", 0.1, "sdar.distillation: .*lambda"),
+        ("sdar.distillation.schedule", {"name": "sometimes"}, "sdar.distillation: .*sometimes"),
+        ("env.name", "chess", "env.name='chess' has no section env.chess"),
+        ("env.invalid_action_penalty", -1.0, "env.invalid_action_penalty must be a finite number >= 0"),
+        ("env.invalid_action_penalty", math.nan, "env.invalid_action_penalty must be a finite number >= 0"),
+        ("env.pool.workers", 0, "env.pool.workers and env.pool.envs_per_worker must be at least 1"),
+        ("env.pool.worker", 1, "unknown key env.pool.worker"),
+        ("sdar.teacher", None, "no section sdar.teacher"),
+    ],
+)
+def test_what_is_refused_is_named(path, value, says):
+    with pytest.raises(ConfigError, match=says):
+        read(path, value)
+
+
+def test_a_missing_key_is_named():
+    config = copy.deepcopy(CONFIG)
+    del config["sdar"]["skills"]["seed"]
+    with pytest.raises(ConfigError, match="missing key sdar.skills.seed"):
+        Settings.from_config(config)
+
+
+def test_a_missing_section_is_named():
+    with pytest.raises(ConfigError, match="no section sdar"):
+        Settings.from_config({"env": CONFIG["env"]})
