@@ -212,14 +212,15 @@ def test_each_step_is_said_once_and_output_goes_to_the_log(tmp_path):
     progress = watch(training(tmp_path), tmp_path, 3, said.append)
     assert sorted(progress.metrics) == [0, 1, 2, 3]
     assert said[0] == "step 0/3, evaluation 25 %"
-    assert said[1] == "step 1/3, success 50 %, gate 0.510, 2.0 s, about 3 s of steps left"
+    assert said[1] == "step 1/3, success 50 %, gate 0.510, 2.0 s, about 4 s of steps left"
     assert said[-1] == "step 3/3, success 50 %, gate 0.510, 2.0 s" and len(said) == 4
     assert (tmp_path / "log.txt").read_text() == "hello from training\n"
 
 
-def test_evaluation_does_not_count_as_step_time():
-    progress = Progress(2, {0: {"timing_s/step": 9.0}, 1: {"timing_s/step": 5.0, "timing_s/testing": 3.0}})
-    assert progress.seconds("step") == [2.0] and progress.seconds("testing") == [3.0]
+def test_times_are_those_of_training_steps():
+    metrics = {0: {"timing_s/testing": 9.0}, 2: {"timing_s/step": 4.0}, 1: {"timing_s/step": 5.0, "timing_s/testing": 3.0}}
+    progress = Progress(2, metrics)
+    assert progress.seconds("step") == [5.0, 4.0] and progress.seconds("testing") == [3.0]
 
 
 def test_a_failed_run_shows_the_end_of_its_log(tmp_path):

@@ -48,13 +48,9 @@ class Progress:
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def seconds(self, name: str) -> list[float]:
-        """Seconds of a phase (``step``, ``testing``) in each step that had it, evaluation not counted as step."""
-        found = []
-        for step, data in sorted(self.metrics.items()):
-            value = data.get(f"timing_s/{name}")
-            if value is not None and step > 0:
-                found.append(value - (data.get("timing_s/testing", 0.0) if name == "step" else 0.0))
-        return found
+        """Seconds of ``step`` or ``testing`` (an evaluation, which is no part of its step) where there was one."""
+        key = f"timing_s/{name}"
+        return [data[key] for step, data in sorted(self.metrics.items()) if step > 0 and key in data]
 
     def line(self, step: int) -> str:
         """One step as text: success of its episodes, of an evaluation, the gate, seconds, time left."""
