@@ -218,7 +218,8 @@ def test_each_step_is_said_once_and_output_goes_to_the_log(tmp_path):
 
 
 def test_times_are_those_of_training_steps():
-    metrics = {0: {"timing_s/testing": 9.0}, 2: {"timing_s/step": 4.0}, 1: {"timing_s/step": 5.0, "timing_s/testing": 3.0}}
+    first = {"timing_s/step": 5.0, "timing_s/testing": 3.0}
+    metrics = {0: {"timing_s/testing": 9.0}, 2: {"timing_s/step": 4.0}, 1: first}
     progress = Progress(2, metrics)
     assert progress.seconds("step") == [5.0, 4.0] and progress.seconds("testing") == [3.0]
 
