@@ -52,7 +52,7 @@ def quickstart(
     start = models.tiny() if model == "tiny" else None
     state.save(out)
     plan = replace(plan, steps=state.steps)
-    say(f"plan: {' and '.join(plan.methods)}, {plan.steps} steps each, about {plan.minutes:g} min in all; folder {out}")
+    say(f"plan: {' and '.join(plan.methods)}, {_steps(plan.steps)} each, a budget of {plan.minutes:g} min; folder {out}")
     _make_games(out / "games", plan, seed, say)
     start = start or _make_smollm2(out / "model", say)
     for method in plan.methods:
@@ -82,7 +82,7 @@ def _train(
     while True:
         shutil.rmtree(run_dir, ignore_errors=True)  # what an interrupted call left
         arguments = command(plan, method, preset=preset, model=start, games=out / "games", run_dir=run_dir, seed=seed)
-        tell(f"{plan.steps} steps, log in {run_dir / 'log.txt'}")
+        tell(f"{_steps(plan.steps)}, log in {run_dir / 'log.txt'}")
         try:
             watch(arguments, run_dir, plan.steps, tell, review=review if first else None)
             break
@@ -125,3 +125,7 @@ def _inputs(plan: Plan, model: str, seed: int) -> dict:
         "preset": preset,
         "games": asdict(LabConfig().knobs),
     }
+
+
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number} steps"
