@@ -8,10 +8,14 @@ and every agent-loop worker call it.
 
 from __future__ import annotations
 
+import os
+from importlib.metadata import entry_points
+
 from sdar_verl.errors import RegistrationError
 
 _failure: str | None = None
 
+ENTRY_POINT = "sdar"
 TRAINER_MODE = "sdar"
 AGENT_LOOPS = ("sdar_step", "sdar_trajectory")
 CPU_ROLLOUT = "vllm_cpu"
@@ -36,14 +40,25 @@ def verify() -> None:
 
     if _failure is not None:
         raise RegistrationError(f"the sdar_verl plugin failed to load: {_failure}")
+    _require_discovery()
     from sdar_verl.compat import registration
 
-    if not registration.installed():
-        raise RegistrationError(
-            "verl did not load the plugin `sdar`. Install the package (`pip install -e .` makes the entry point) and "
-            "unset VERL_USE_EXTERNAL_PLUGINS if it excludes `sdar`."
-        )
     registration.verify()
+
+
+def _require_discovery() -> None:
+    """Whoever imports this module has the registrations; verl's other processes have them only if verl finds it."""
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
+    if policy != "auto" and ENTRY_POINT not in [name.strip() for name in policy.split(",")]:
+        raise RegistrationError(
+            f"VERL_USE_EXTERNAL_PLUGINS={policy} keeps verl from loading the plugin {ENTRY_POINT!r}; unset it or add "
+            f"{ENTRY_POINT} to its list"
+        )
+    if not any(found.name == ENTRY_POINT for found in entry_points(group="verl.plugins")):
+        raise RegistrationError(
+            f"verl finds no plugin {ENTRY_POINT!r}: the package is on the path but not installed; run "
+            "`pip install -e .` (or scripts/setup.sh)"
+        )
 
 
 _load()

@@ -17,6 +17,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.manifest import build_manifest, data_hash, write_manifest
 from sdar_verl.redaction import redact
+from sdar_verl.rehearsal import rehearse
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, open_store
 from sdar_verl.skills.coverage import require_coverage
@@ -39,8 +40,11 @@ def prepare(config: DictConfig) -> None:
     panel = _check_tasks(plain, settings)
     if settings.distillation is not None:
         _check_skills(settings)
-    _check_model(plain)
+    tokenizer = _check_model(plain)
     _check_machine(plain)
+    rehearse(
+        settings, tokenizer, plain["data"]["apply_chat_template_kwargs"] or {}, plain["data"]["max_prompt_length"]
+    )
     run_dir = Path(settings.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     trainer = plain["trainer"]
@@ -164,7 +168,8 @@ def _check_skills(settings: Settings) -> None:
         raise ConfigError(f"sdar.skills: {error}") from error
 
 
-def _check_model(plain: dict[str, Any]) -> None:
+def _check_model(plain: dict[str, Any]) -> Any:
+    """The tokenizer, after checking that it and the model belong together."""
     from transformers import AutoConfig, AutoTokenizer
 
     model = plain["actor_rollout_ref"]["model"]
@@ -191,3 +196,4 @@ def _check_model(plain: dict[str, Any]) -> None:
         )
     if not tokenizer.chat_template:
         raise ConfigError(f"the tokenizer of {path!r} has no chat template; use an instruct model")
+    return tokenizer

@@ -21,10 +21,6 @@ def on_cpu() -> bool:
     return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 
-def installed() -> bool:
-    return _installed
-
-
 def install() -> None:
     """Register the platform now and everything else when verl imports the module concerned. Idempotent."""
     global _installed

@@ -31,25 +31,30 @@ class LabConfig:
         history_length: past steps that a prompt shows; the room's list of places is always shown.
         skills: name of the shipped skill set.
         noises: shares of random actions of the players that collect states; one walk through each game for each.
-        right, none, wrong: lessons per state under each condition.
-        random_none, random_wrong: share of random actions among the labels without and with wrong skills.
+        play_right, play_none: share of states that teach play under each condition, in the first stage of the fit: what
+            the expert does.
+        right, none, wrong: share of states that teach what skills are for, in the second stage.
+        random_none, random_wrong: share of random actions among the second stage's labels without a skill and with
+            wrong ones.
         vocab: largest number of tokens.
         hidden, layers, heads, kv_heads, ffn: the model's shape.
-        epochs, batch, matrix_lr, other_lr, warmup, clip: the fit; learning rates of Muon and of AdamW.
+        batch, prompt_loss, matrix_lr, other_lr, warmup, clip: the fit; see `train` and `LabOptimizer`.
     """
 
     seed: int = 0
-    train_games: int = 1200
-    places: tuple[int, int] = (3, 4)
-    objects: tuple[int, int] = (3, 5)
+    train_games: int = 1000
+    places: tuple[int, int] = (3, 3)
+    objects: tuple[int, int] = (2, 4)
     copies: int = 1
     max_steps: int = 14
     history_length: int = 0
     skills: str = "alfworld_tiny"
-    noises: tuple[float, ...] = (0.0, 0.3, 0.6)
-    right: float = 1.0
-    none: float = 0.5
-    wrong: float = 0.4
+    noises: tuple[float, ...] = (0.0, 0.25, 0.5)
+    play_right: float = 0.2
+    play_none: float = 1.0
+    right: float = 0.2
+    none: float = 0.12
+    wrong: float = 0.12
     random_none: float = 0.5
     random_wrong: float = 0.55
     vocab: int = 900
@@ -57,13 +62,13 @@ class LabConfig:
     layers: int = 3
     heads: int = 4
     kv_heads: int = 2
-    ffn: int = 320
+    ffn: int = 256
     max_positions: int = 512
-    epochs: int = 1
     batch: int = 16
+    prompt_loss: float = 0.3
     matrix_lr: float = 0.02
     other_lr: float = 0.003
-    warmup: int = 50
+    warmup: int = 30
     clip: float = 1.0
 
     @property

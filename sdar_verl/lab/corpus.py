@@ -87,7 +87,7 @@ def lessons(
     Args:
         states: from `walk`.
         shares: lessons per state by condition; 1.5 gives one, and a second to a random half of the states.
-        corruption: share of random admissible actions by condition.
+        corruption: share of random admissible actions by condition; none where a condition is not named.
         seed: seed of all draws.
     """
     dice = Random(seed)
@@ -95,6 +95,6 @@ def lessons(
     for state in states:
         for condition, share in shares.items():
             for _ in range(int(share) + (dice.random() < share % 1)):
-                random_action = dice.random() < corruption[condition]
+                random_action = dice.random() < corruption.get(condition, 0.0)
                 found.append(Lesson(state, condition, dice.choice(state.can) if random_action else state.expert))
     return found

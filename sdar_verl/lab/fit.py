@@ -90,9 +90,7 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
     start = time.perf_counter()
     states = collect(config, say)
     tokenizer = make_tokenizer(config, states)
-    shares = {"right": config.right, "none": config.none, "wrong": config.wrong}
-    corruption = {"right": 0.0, "none": config.random_none, "wrong": config.random_wrong}
-    examples = to_examples(config, tokenizer, lessons(states, shares, corruption, config.seed), say)
+    stages = [to_examples(config, tokenizer, stage, say) for stage in both_stages(config, states)]
     model = build_model(
         tokenizer,
         hidden=config.hidden,
@@ -105,10 +103,10 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
     )
     losses = train(
         model,
-        examples,
+        stages,
         pad=tokenizer.pad_token_id,
-        epochs=config.epochs,
         batch_size=config.batch,
+        prompt_loss=config.prompt_loss,
         matrix_lr=config.matrix_lr,
         other_lr=config.other_lr,
         warmup=config.warmup,
@@ -121,7 +119,7 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
     last = losses[-max(1, len(losses) // 20) :]
     return {
         "states": len(states),
-        "examples": len(examples),
+        "examples": sum(map(len, stages)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
         "steps": len(losses),
@@ -146,6 +144,17 @@ def collect(config: LabConfig, say: Say) -> list[State]:
             progress(number + 1, len(games), None)
     env.close()
     return states
+
+
+def both_stages(config: LabConfig, states: Sequence[State]) -> tuple[list[Lesson], list[Lesson]]:
+    """First how to play, with the expert's labels alone; then what skills are for, with corrupted labels without them.
+
+    Clean labels first is much faster: the second stage only has to spread what the first has learned.
+    """
+    play = lessons(states, {"right": config.play_right, "none": config.play_none}, {}, config.seed)
+    shares = {"right": config.right, "none": config.none, "wrong": config.wrong}
+    corruption = {"none": config.random_none, "wrong": config.random_wrong}
+    return play, lessons(states, shares, corruption, config.seed + 1)
 
 
 def make_tokenizer(config: LabConfig, states: Sequence[State]) -> PreTrainedTokenizerBase:

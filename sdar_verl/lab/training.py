@@ -1,4 +1,8 @@
-"""Supervised fitting of a small model on (prompt, answer) pairs; only answer tokens carry loss."""
+"""Supervised fitting of a small model on (prompt, answer) pairs.
+
+The answer's tokens carry the loss. The prompt's own tokens carry a small one beside it: a prompt repeats the names of
+places and things, and predicting it teaches the model to copy, which every answer needs.
+"""
 
 from __future__ import annotations
 
@@ -40,30 +44,34 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator
     yield from cut
 
 
-def answer_loss(model: PreTrainedModel, batch: Sequence[Example], pad: int) -> tuple[torch.Tensor, int]:
-    """Summed cross-entropy (nats) of the answer tokens of `batch`, and their number.
+def losses(model: PreTrainedModel, batch: Sequence[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy (nats a token) of the answers of `batch`, and of its prompts after their first token.
 
     Rows are padded on the right, so causal attention needs no mask: nothing before the padding can see it.
     """
     width = max(map(len, batch))
     ids = torch.full((len(batch), width), pad)
-    keep = torch.zeros(len(batch), width, dtype=torch.bool)
+    answer = torch.zeros(len(batch), width, dtype=torch.bool)
+    prompt = torch.zeros_like(answer)
     for row, example in enumerate(batch):
         ids[row, : len(example)] = torch.tensor(example.prompt + example.answer)
-        keep[row, len(example.prompt) : len(example)] = True
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, hidden)
-    logits = model.lm_head(hidden[:, :-1][keep[:, 1:]])  # (answer tokens, vocabulary)
-    targets = ids[:, 1:][keep[:, 1:]]
-    return cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
+        prompt[row, : len(example.prompt)] = True
+        answer[row, len(example.prompt) : len(example)] = True
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, hidden)
+    targets = ids[:, 1:]
+    of_answers, of_prompts = (
+        cross_entropy(model.lm_head(hidden[keep[:, 1:]]).float(), targets[keep[:, 1:]]) for keep in (answer, prompt)
+    )
+    return of_answers, of_prompts
 
 
 def train(
     model: PreTrainedModel,
-    examples: Sequence[Example],
+    stages: Sequence[Sequence[Example]],
     *,
     pad: int,
-    epochs: int,
     batch_size: int,
+    prompt_loss: float,
     matrix_lr: float,
     other_lr: float,
     warmup: int,
@@ -71,26 +79,26 @@ def train(
     seed: int,
     progress: Callable[[int, int, float], None],
 ) -> list[float]:
-    """Fit `model` in place; returns the loss of every step (nats per answer token).
+    """Fit `model` in place; returns the answers' loss of every step (nats a token).
 
     Args:
-        examples: what to learn.
+        stages: what to learn, one pass over each stage after the other, under one learning rate schedule.
         pad: token id that fills rows.
-        epochs, batch_size: passes over `examples` and rows per step.
+        batch_size: rows per step.
+        prompt_loss: weight of the prompts' loss beside the answers'.
         matrix_lr, other_lr, warmup, clip: see `LabOptimizer`.
-        seed: order of the examples.
+        seed: order of the examples within each stage.
         progress: called after every step with (steps done, steps in all, loss).
     """
-    steps = epochs * -(-len(examples) // batch_size)
+    steps = sum(-(-len(stage) // batch_size) for stage in stages)
     optimizer = LabOptimizer(model, matrix_lr=matrix_lr, other_lr=other_lr, warmup=warmup, steps=steps, clip=clip)
     model.train()
-    losses: list[float] = []
-    for epoch in range(epochs):
-        for batch in batches(examples, batch_size, seed * 1000 + epoch):
-            total, count = answer_loss(model, batch, pad)
-            loss = total / count
-            loss.backward()
+    history: list[float] = []
+    for number, stage in enumerate(stages):
+        for batch in batches(stage, batch_size, seed * 1000 + number):
+            of_answers, of_prompts = losses(model, batch, pad)
+            (of_answers + prompt_loss * of_prompts).backward()
             optimizer.step()
-            losses.append(float(loss.detach()))
-            progress(len(losses), steps, losses[-1])
-    return losses
+            history.append(of_answers.item())
+            progress(len(history), steps, history[-1])
+    return history

@@ -52,7 +52,8 @@ def quickstart(
     start = models.tiny() if model == "tiny" else None
     state.save(out)
     plan = replace(plan, steps=state.steps)
-    say(f"plan: {' and '.join(plan.methods)}, {_steps(plan.steps)} each, a budget of {plan.minutes:g} min; folder {out}")
+    methods = " and ".join(plan.methods)
+    say(f"plan: {methods}, {_steps(plan.steps)} each, a budget of {plan.minutes:g} min; folder {out}")
     _make_games(out / "games", plan, seed, say)
     start = start or _make_smollm2(out / "model", say)
     for method in plan.methods:

@@ -34,7 +34,7 @@ def model(tmp_path_factory) -> Path:
     view = EpisodeView(task, f"{room}Your task is to: {task}", ["go to drawer 1", "look"])
     texts = [AlfworldFormat(thinking=False).render(view), "<action>open drawer 1</action>"] * 40
     tokenizer = train_tokenizer(texts, 600)
-    network = build_model(tokenizer, hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, max_positions=1024, seed=0)
+    network = build_model(tokenizer, hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, max_positions=2048, seed=0)
     with torch.no_grad():
         network.get_input_embeddings().weight.mul_(8)
     folder = tmp_path_factory.mktemp("model")

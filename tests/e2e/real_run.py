@@ -65,7 +65,7 @@ class RealRun:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "TMPDIR": str(self.temp), "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "TMPDIR": str(self.temp), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
             )
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class RealRun:
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
-    def until(self, done: Callable[[], Any], what: str, timeout: float = 240) -> Any:
+    def until(self, done: Callable[[], Any], what: str, timeout: float = 480) -> Any:
         """Wait until `done` gives something true while the run is alive; returns it."""
         limit = time.monotonic() + timeout
         while True:
@@ -145,7 +145,7 @@ class RealRun:
             assert time.monotonic() < limit, f"no {what} within {timeout} s:\n{self.tail()}"
             time.sleep(0.3)
 
-    def wait(self, timeout: float = 300) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """The exit code; fails the test when the run takes longer."""
         limit = time.monotonic() + timeout
         while (code := self.process.poll()) is None:

@@ -13,7 +13,7 @@ from sdar_verl.lab.prompts import answer_text
 
 CONFIG = LabConfig()
 SHARES = {"right": 1.0, "none": 1.5, "wrong": 0.5}
-CORRUPTION = {"right": 0.0, "none": 0.5, "wrong": 1.0}
+CORRUPTION = {"none": 0.5, "wrong": 1.0}  # a condition that is not named is not corrupted
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_other_inputs_make_another_model(made, tmp_path):
 
 
 def test_fingerprint_sees_settings_skills_and_wording(monkeypatch):
-    keys = {fingerprint(QUICK), fingerprint(replace(QUICK, epochs=2)), fingerprint(replace(QUICK, skills="alfworld"))}
+    keys = {fingerprint(QUICK), fingerprint(replace(QUICK, batch=8)), fingerprint(replace(QUICK, skills="alfworld"))}
     monkeypatch.setattr("sdar_envs.alfworld.format._INTRO", "Another wording.")
     assert len(keys | {fingerprint(QUICK)}) == 4
 

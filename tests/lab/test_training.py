@@ -1,4 +1,4 @@
-"""The loss counts answer tokens alone, batches hold every example once, fitting lowers the loss the same each time."""
+"""Losses against a plain oracle, batches that hold every example once, a fit that learns the same each time."""
 
 import math
 
@@ -9,10 +9,10 @@ from torch.nn.functional import log_softmax
 from sdar_verl.lab.model import build_model
 from sdar_verl.lab.optimizer import LabOptimizer
 from sdar_verl.lab.tokenizer import train_tokenizer
-from sdar_verl.lab.training import Example, answer_loss, batches, train
+from sdar_verl.lab.training import Example, batches, losses, train
 
 SHAPE = dict(hidden=64, layers=2, heads=2, kv_heads=1, ffn=96, max_positions=128, seed=3)
-SETTINGS = dict(epochs=20, batch_size=4, matrix_lr=0.02, other_lr=3e-3, warmup=2, clip=1.0, seed=0)
+SETTINGS = dict(batch_size=4, prompt_loss=0.3, matrix_lr=0.02, other_lr=3e-3, warmup=2, clip=1.0, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +26,18 @@ def examples(tokenizer):
     return [Example(tuple(tokenizer(p).input_ids), tuple(tokenizer(a).input_ids)) for p, a in pairs * 3]
 
 
-def test_loss_is_the_answers_log_likelihood(tokenizer, examples):
+def test_losses_are_mean_log_likelihoods_of_answers_and_prompts(tokenizer, examples):
     model = build_model(tokenizer, **SHAPE)
-    total, count = answer_loss(model, examples[:4], tokenizer.pad_token_id)
-    expected = 0.0
+    answers, prompts = [], []
     for example in examples[:4]:
-        ids = torch.tensor([[*example.prompt, *example.answer]])
-        scores = log_softmax(model(ids).logits[0].detach(), -1)
-        for place, token in enumerate(example.answer, len(example.prompt)):
-            expected -= float(scores[place - 1, token])
-    assert count == sum(len(example.answer) for example in examples[:4])
-    assert math.isclose(total.item(), expected, rel_tol=1e-5)
+        ids = [*example.prompt, *example.answer]
+        scores = log_softmax(model(torch.tensor([ids])).logits[0].detach(), -1)
+        costs = [-scores[place - 1, token].item() for place, token in enumerate(ids) if place]
+        prompts += costs[: len(example.prompt) - 1]
+        answers += costs[len(example.prompt) - 1 :]
+    of_answers, of_prompts = losses(model, examples[:4], tokenizer.pad_token_id)
+    assert math.isclose(of_answers.item(), sum(answers) / len(answers), rel_tol=1e-5)
+    assert math.isclose(of_prompts.item(), sum(prompts) / len(prompts), rel_tol=1e-5)
 
 
 def test_batches_hold_each_example_once_and_follow_the_seed(examples):
@@ -50,13 +51,14 @@ def test_batches_hold_each_example_once_and_follow_the_seed(examples):
 def test_fitting_lowers_the_loss_and_repeats_exactly(tokenizer, examples):
     def fitted():
         model, calls = build_model(tokenizer, **SHAPE), []
-        losses = train(model, examples, pad=tokenizer.pad_token_id, progress=lambda *a: calls.append(a), **SETTINGS)
-        return model, losses, calls
+        stages = [examples * 12, examples * 8]
+        history = train(model, stages, pad=tokenizer.pad_token_id, progress=lambda *a: calls.append(a), **SETTINGS)
+        return model, history, calls
 
-    (model, losses, calls), (again, losses_again, _) = fitted(), fitted()
-    assert losses == losses_again
+    (model, history, calls), (again, history_again, _) = fitted(), fitted()
+    assert history == history_again
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    assert losses[0] > 5 and losses[-1] < 0.5 * losses[0]
+    assert history[0] > 5 and history[-1] < 0.5 * history[0]
     assert [call[:2] for call in calls] == [(step, 60) for step in range(1, 61)]
 
 

@@ -1,0 +1,86 @@
+"""The first prompts of a run, built before it starts: environment, template, skills and limits must go together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sdar_envs import registry
+from sdar_envs.base import EnvError, EpisodeView, TaskRef
+from sdar_envs.pool import EnvPool
+
+from sdar_verl.errors import ConfigError
+from sdar_verl.settings import Settings
+from sdar_verl.skills import SkillError, SkillQuery, open_store
+from sdar_verl.skills.retrievers import make as make_retriever
+from sdar_verl.teacher import TeacherPromptBuilder
+from sdar_verl.teacher.errors import TeacherContextError
+from sdar_verl.teacher.templating import prompt_ids
+
+
+def rehearse(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int) -> None:
+    """Begin one training task of each type in a worker process and build its prompts.
+
+    Args:
+        settings: of the run.
+        tokenizer: the student's.
+        template_kwargs: for the chat template.
+        prompt_limit: most tokens of the student's prompt.
+
+    Raises:
+        ConfigError: a task cannot be played, or its first prompt can never fit; with the lengths.
+    """
+    env = settings.env
+    first: dict[str, TaskRef] = {}
+    for task in registry.get(env.name).tasks(env.config, env.train_split):
+        first.setdefault(task.task_type, task)
+    try:
+        asyncio.run(_rehearse(list(first.values()), settings, tokenizer, template_kwargs, prompt_limit))
+    except EnvError as error:
+        raise ConfigError(f"env {env.name}: no episode can begin: {error}") from error
+    except (SkillError, TeacherContextError) as error:
+        raise ConfigError(f"no privileged prompt can be built: {error}") from error
+
+
+async def _rehearse(
+    tasks: list[TaskRef], settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int
+) -> None:
+    env = settings.env
+    prompt_format = registry.get(env.name).make_format(env.config)
+    privileged = _privileged(settings, tokenizer, template_kwargs)
+    pool = EnvPool(
+        env.name, env.config, workers=1, envs_per_worker=1,
+        step_timeout=env.pool.step_timeout, reset_timeout=env.pool.reset_timeout,
+        episode_timeout=env.pool.episode_timeout,
+    )  # fmt: skip
+    async with pool, pool.session() as session:
+        for task in tasks:
+            observation, info = await session.reset(task)
+            view = EpisodeView(info["task_description"], observation, info["admissible_actions"])
+            messages = [{"role": "user", "content": prompt_format.render(view)}]
+            length = len(prompt_ids(tokenizer, messages, template_kwargs))
+            if length > prompt_limit:
+                raise ConfigError(
+                    f"the first prompt of task {task.id} has {length} tokens and can never fit into "
+                    f"data.max_prompt_length={prompt_limit}; raise it"
+                )
+            privileged(task, messages)
+
+
+def _privileged(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> Any:
+    """A function that builds the privileged prompt of ``(task, messages)``, or does nothing without a teacher."""
+    if settings.distillation is None:
+        return lambda task, messages: None
+    env, chosen, teacher = settings.env, settings.skills, settings.teacher
+    store = open_store(chosen.store, env=env.name, task_types=registry.get(env.name).task_types)
+    retriever = make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed)
+    builder = TeacherPromptBuilder(
+        tokenizer, teacher.prompt_placement, teacher.max_prompt_length, template_kwargs, overflow=teacher.overflow
+    )
+
+    def build(task: TaskRef, messages: list[dict[str, str]]) -> None:
+        skills = retriever.retrieve(SkillQuery(env.name, task.task_type, task.id, seed=0))
+        builder.build(messages, skills, task_type=task.task_type)
+
+    return build

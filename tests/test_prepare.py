@@ -1,0 +1,158 @@
+"""Bad input is refused before anything starts, and the message says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sdar_envs.alfworld.generate import generate_games
+from sdar_envs.alfworld.knobs import Knobs
+from transformers import AutoTokenizer
+
+from sdar_verl.lab.model import build_model
+from sdar_verl.lab.tokenizer import train_tokenizer
+
+PROBE = Path(__file__).with_name("prepare_probe.py")
+GENERAL = "---\nid: only-general\nenv: alfworld\ntask_type: null\nversion: 1\nprovenance: test\n---\nLook around.\n"
+
+# name: (overrides, what the refusal says); {..} are folders of the fixture
+REFUSED = {
+    "a misspelt key": (["sdar.distillation.koef=1"], "koef"),
+    "an unknown key added": (["+sdar.teacher.lenght=3"], "unknown key sdar.teacher.lenght; known: placement"),
+    "lambda out of range": (["sdar.distillation.coef=-1"], "sdar.distillation: .*coef"),
+    "beta out of range": (["sdar.distillation.beta=0"], "sdar.distillation: .*beta"),
+    "an unknown gate": (["sdar.distillation.gate=gaps"], "gaps.*gap"),
+    "no data root": (["env.alfworld.data_root=null"], "data_root"),
+    "a folder that is not there": (["env.alfworld.data_root={root}/nowhere"], "nowhere"),
+    "a folder without games": (["env.alfworld.data_root={empty}"], "empty"),
+    "broken games": (["env.alfworld.data_root={broken}"], r"(?s)broken.*game\.tw-pddl"),
+    "too few games": (["data.train_batch_size=9"], "has 8 tasks; lower it or provide more games"),
+    "validation on training tasks": (["env.valid_split=train"], "validate on other tasks"),
+    "a missing split": (["env.train_split=nothing"], "nothing"),
+    "no model": (["actor_rollout_ref.model.path={root}/nowhere"], "cannot be loaded"),
+    "a tokenizer too large": (["actor_rollout_ref.model.path={small}"], "tokens but the model's vocabulary only"),
+    "a vocabulary too large": (["actor_rollout_ref.model.path={large}"], "vocab_size equals len"),
+    "no chat template": (["actor_rollout_ref.model.path={plain}"], "no chat template; use an instruct model"),
+    "prompts that never fit": (
+        ["data.max_prompt_length=20"],
+        r"has \d+ tokens and can never fit.*max_prompt_length=20",
+    ),
+    "a teacher below the student": (["sdar.teacher.max_prompt_length=100"], "is below data.max_prompt_length"),
+    "skills that never fit": (
+        ["sdar.teacher.max_prompt_length=560", "sdar.teacher.overflow=raise"],
+        "no privileged prompt can be built",
+    ),
+    "an unknown retriever": (["sdar.skills.retriever=ruls"], "'ruls' is unknown; known: .*rules"),
+    "an unknown placement": (["sdar.teacher.prompt_placement=top"], "'top' is unknown; known: .*system"),
+    "a task type without a skill": (["sdar.skills.store={general}"], "sdar.skills: .*pick_and_place_simple"),
+    "a malformed skill": (["sdar.skills.store={malformed}"], r"sdar.skills: .*bad\.md"),
+    "no such skills": (["sdar.skills.store=nothing"], "sdar.skills: .*nothing"),
+    "no ranks": (["trainer.n_gpus_per_node=0"], "at least 1|n_gpus"),
+    "a Ray cluster too small": (["ray_kwargs.ray_init.num_cpus=4"], r"CPU \d+ needed, 4 there"),
+    "a run that cannot go on": (["sdar.run_dir={started}"], "without a complete checkpoint"),
+}
+
+
+def save(folder, tokenizer, vocabulary=None, template=True):
+    class Sized:
+        eos_token_id, pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+
+        def __len__(self):
+            return vocabulary or len(tokenizer)
+
+    build_model(
+        Sized(), hidden=64, layers=1, heads=2, kv_heads=1, ffn=64, max_positions=1024, seed=0
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if not template:
+        for path in folder.glob("chat_template*"):
+            path.unlink()
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings.pop("chat_template", None)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """The folders that the cases name."""
+    root = tmp_path_factory.mktemp("prepare")
+    names = ("empty", "broken", "good", "small", "large", "plain", "general", "malformed", "started")
+    folders = {name: root / name for name in names}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["empty"] / "train").mkdir()
+    knobs = Knobs(receptacles=(3, 5), objects=(3, 5))
+    games = root / "games"
+    generate_games(games, "train", 8, seed=1, knobs=knobs)
+    generate_games(games, "valid_seen", 6, seed=1, knobs=knobs)
+    shutil.rmtree(folders["broken"])
+    shutil.copytree(games, folders["broken"])
+    sorted((folders["broken"] / "train").rglob("game.tw-pddl"))[0].write_text("{")
+    tokenizer = train_tokenizer(["You see a drawer 1, a desk 1. Your task is to: put a mug in drawer."] * 30, 400)
+    save(folders["good"], tokenizer)
+    save(folders["small"], tokenizer, vocabulary=len(tokenizer) - 5)
+    save(folders["large"], tokenizer, vocabulary=len(tokenizer) + 5)
+    save(folders["plain"], tokenizer, template=False)
+    assert AutoTokenizer.from_pretrained(folders["plain"]).chat_template is None
+    (folders["general"] / "general.md").write_text(GENERAL)
+    (folders["malformed"] / "bad.md").write_text("no front matter")
+    (folders["started"] / "manifest.json").write_text("{}")
+    return {"root": root, "games": games, **folders}
+
+
+@pytest.fixture(scope="module")
+def said(places):
+    """What `prepare` says to each case."""
+    base = [
+        "platform=cpu",
+        f"env.alfworld.data_root={places['games']}",
+        "env.alfworld.thinking=false",
+        "sdar.panel.size=6",
+        "sdar.skills.store=alfworld_tiny",
+        "sdar.teacher.max_prompt_length=2000",
+        "data.train_batch_size=4",
+        "data.max_prompt_length=560",
+        "data.max_response_length=12",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        f"actor_rollout_ref.model.path={places['good']}",
+    ]
+    cases = {"fine": [*base, f"sdar.run_dir={places['root'] / 'run'}"]}
+    cases["fine again"] = [*cases["fine"], "trainer.resume_mode=disable"]
+    cases["another panel"] = [*cases["fine again"], "sdar.panel.seed=7", "sdar.panel.size=3"]
+    for number, (name, (overrides, _)) in enumerate(REFUSED.items()):
+        run_dir = f"sdar.run_dir={places['root'] / f'refused{number}'}"
+        cases[name] = [*base, run_dir, *(override.format(**places) for override in overrides)]
+    (places["root"] / "cases.json").write_text(json.dumps(cases))
+    done = subprocess.run(
+        [sys.executable, str(PROBE), str(places["root"] / "cases.json")],
+        env={**{k: v for k, v in os.environ.items() if k != "ALFWORLD_DATA"}, "VERL_PLATFORM": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_what_to_do(said, places, case):
+    assert said[case] is not None, "it was accepted"
+    assert re.search(REFUSED[case][1], said[case]), said[case]
+    number = list(REFUSED).index(case)
+    assert not (places["root"] / f"refused{number}" / "manifest.json").exists(), "a refused run left a run folder"
+
+
+def test_a_good_configuration_is_accepted_and_written_down(said, places):
+    assert said["fine"] is None and said["fine again"] is None
+    names = {path.name for path in (places["root"] / "run").iterdir()}
+    assert {"config.yaml", "panel.json", "manifest.json"} <= names
+
+
+def test_a_run_keeps_its_panel(said):
+    assert re.search("ConfigError: .*panel.*Choose another sdar.run_dir", said["another panel"])
