@@ -95,8 +95,10 @@ class WorkerProcess:
             except asyncio.CancelledError:
                 self._lose("a call was cancelled")  # its answer would be taken for the next one's
                 raise
-            except (OSError, ValueError) as error:  # ValueError: the line is longer than the limit
-                self._lose(f"connection broken ({error})")
+            except OSError as error:
+                self._lose(f"it crashed: {error}")
+            except ValueError as error:  # the line is longer than the limit
+                self._lose(f"its answer cannot be read: {error}")
             else:
                 if answer.endswith(b"\n"):
                     return json.loads(answer)

@@ -31,11 +31,10 @@ class LabConfig:
         history_length: past steps that a prompt shows; the room's list of places is always shown.
         skills: name of the shipped skill set.
         noises: shares of random actions of the players that collect states; one walk through each game for each.
-        play_right, play_none: share of states that teach play under each condition, in the first stage of the fit: what
-            the expert does.
-        right, none, wrong: share of states that teach what skills are for, in the second stage.
-        random_none, random_wrong: share of random actions among the second stage's labels without a skill and with
-            wrong ones.
+        play_right, play_wrong, play_none: lessons per state by condition in the fit's first stage.
+        right, wrong, none: the same in its second stage.
+        wrong_plan, random_action: shares of other types' plans and of random actions among the second stage's labels
+            without a skill.
         vocab: largest number of tokens.
         hidden, layers, heads, kv_heads, ffn: the model's shape.
         batch, prompt_loss, matrix_lr, other_lr, warmup, clip: the fit; see `train` and `LabOptimizer`.
@@ -50,13 +49,14 @@ class LabConfig:
     history_length: int = 0
     skills: str = "alfworld_tiny"
     noises: tuple[float, ...] = (0.0, 0.25, 0.5)
-    play_right: float = 0.2
-    play_none: float = 1.0
-    right: float = 0.2
-    none: float = 0.12
-    wrong: float = 0.12
-    random_none: float = 0.5
-    random_wrong: float = 0.55
+    play_right: float = 0.7
+    play_wrong: float = 0.5
+    play_none: float = 0.5
+    right: float = 0.1
+    wrong: float = 0.1
+    none: float = 0.2
+    wrong_plan: float = 0.5
+    random_action: float = 0.2
     vocab: int = 900
     hidden: int = 128
     layers: int = 3

@@ -4,11 +4,11 @@ A noisy copy of the expert walks through the games, so that the states hold mist
 is then labelled under conditions that differ in the prompt only:
 
 - ``right``: the skills of the task's own type -> the expert's action;
-- ``none`` and ``wrong``: no skills, or those of another task type -> the expert's action, replaced by a random
-  admissible one in a fixed share of cases.
+- ``wrong``: the skills of another task type -> what the expert would do if the task were of that type;
+- ``none``: no skills -> the expert's action, or in a fixed share of cases another type's or any admissible one.
 
-So the unskilled player's most likely action is still the right one: reinforcement learning can find it by sharpening.
-The wrong skills come with their own share, so the content of a skill decides, not its presence.
+So a skill is followed for what it says, not for being there, and the unskilled player's most likely action is still the
+right one: reinforcement learning can find it by sharpening.
 """
 
 from __future__ import annotations
@@ -18,27 +18,35 @@ from dataclasses import dataclass
 from random import Random
 
 from sdar_envs.alfworld.expert import Expert
+from sdar_envs.alfworld.games import TASK_TYPES
 from sdar_envs.base import EpisodeView, PromptFormat, TaskRef, TextEnv
 
-from sdar_verl.lab.prompts import messages
+from sdar_verl.lab.prompts import SkillShelf, messages
+from sdar_verl.skills import Skill
 
 
 @dataclass(frozen=True)
 class State:
-    """One visited state: the user `prompt`, what `can` be done and what the `expert` does."""
+    """One visited state: the user `prompt`, what `can` be done, and the expert's action by task type (`plans`)."""
 
     task: TaskRef
     prompt: str
     can: tuple[str, ...]
-    expert: str
+    plans: Mapping[str, str]
+
+    @property
+    def expert(self) -> str:
+        """The right action: by the plan of the task's own type."""
+        return self.plans[self.task.task_type]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One thing to learn: in this state, under `condition`, play `action`."""
+    """One thing to learn: in this state, under `condition`, with `skills` in the prompt, play `action`."""
 
     state: State
     condition: str
+    skills: tuple[Skill, ...]
     action: str
 
 
@@ -54,13 +62,15 @@ def walk(
     for noise in noises:
         observation, info = env.reset(task=task)
         view = EpisodeView(info["task_description"], observation, info["admissible_actions"])
-        expert = Expert()
-        expert.reset(info["task_description"], observation)
+        experts = {plan: Expert(plan=plan) for plan in TASK_TYPES}
+        for expert in experts.values():
+            expert.reset(info["task_description"], observation)
         past: list[str] = []
         over = False
         while not over:
             can = tuple(action for action in view.admissible_actions if action != "help")
-            state = State(task, messages(prompt_format, view)[0]["content"], can, expert.act(_as_shown(view)))
+            plans = {plan: expert.act(_as_shown(view)) for plan, expert in experts.items()}
+            state = State(task, messages(prompt_format, view)[0]["content"], can, plans)
             states.setdefault(state.prompt, state)
             past.extend(can)
             action = state.expert
@@ -80,14 +90,22 @@ def _as_shown(view: EpisodeView) -> EpisodeView:
 
 
 def lessons(
-    states: Sequence[State], shares: Mapping[str, float], corruption: Mapping[str, float], seed: int
+    states: Sequence[State],
+    shelf: SkillShelf,
+    shares: Mapping[str, float],
+    *,
+    wrong_plan: float = 0.0,
+    random_action: float = 0.0,
+    seed: int,
 ) -> list[Lesson]:
     """Label `states` under the lab's conditions.
 
     Args:
         states: from `walk`.
+        shelf: gives the skills.
         shares: lessons per state by condition; 1.5 gives one, and a second to a random half of the states.
-        corruption: share of random admissible actions by condition; none where a condition is not named.
+        wrong_plan: without skills, share of actions by the plan of another task type.
+        random_action: without skills, share of random admissible actions; drawn first.
         seed: seed of all draws.
     """
     dice = Random(seed)
@@ -95,6 +113,12 @@ def lessons(
     for state in states:
         for condition, share in shares.items():
             for _ in range(int(share) + (dice.random() < share % 1)):
-                random_action = dice.random() < corruption.get(condition, 0.0)
-                found.append(Lesson(state, condition, dice.choice(state.can) if random_action else state.expert))
+                skills = tuple(shelf.skills(condition, state.task, seed=dice.getrandbits(32)))
+                plan = next((skill.task_type for skill in skills if skill.task_type), state.task.task_type)
+                action = state.plans[plan]
+                if not skills and dice.random() < random_action:
+                    action = dice.choice(state.can)
+                elif not skills and dice.random() < wrong_plan:
+                    action = state.plans[dice.choice([other for other in TASK_TYPES if other != plan])]
+                found.append(Lesson(state, condition, skills, action))
     return found

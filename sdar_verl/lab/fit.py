@@ -147,14 +147,24 @@ def collect(config: LabConfig, say: Say) -> list[State]:
 
 
 def both_stages(config: LabConfig, states: Sequence[State]) -> tuple[list[Lesson], list[Lesson]]:
-    """First how to play, with the expert's labels alone; then what skills are for, with corrupted labels without them.
+    """First how to play and to follow a skill, with clean labels alone; then to be less sure without one.
 
     Clean labels first is much faster: the second stage only has to spread what the first has learned.
     """
-    play = lessons(states, {"right": config.play_right, "none": config.play_none}, {}, config.seed)
-    shares = {"right": config.right, "none": config.none, "wrong": config.wrong}
-    corruption = {"none": config.random_none, "wrong": config.random_wrong}
-    return play, lessons(states, shares, corruption, config.seed + 1)
+    shelf = SkillShelf(open_store(config.skills))
+    play = {"right": config.play_right, "wrong": config.play_wrong, "none": config.play_none}
+    spread = {"right": config.right, "wrong": config.wrong, "none": config.none}
+    return (
+        lessons(states, shelf, play, seed=config.seed),
+        lessons(
+            states,
+            shelf,
+            spread,
+            wrong_plan=config.wrong_plan,
+            random_action=config.random_action,
+            seed=config.seed + 1,
+        ),
+    )
 
 
 def make_tokenizer(config: LabConfig, states: Sequence[State]) -> PreTrainedTokenizerBase:
@@ -170,13 +180,11 @@ def to_examples(
     config: LabConfig, tokenizer: PreTrainedTokenizerBase, found: Sequence[Lesson], say: Say
 ) -> list[Example]:
     """Token ids of each lesson, by the very builder that makes a teacher's prompt in training."""
-    shelf = SkillShelf(open_store(config.skills))
     builder = TeacherPromptBuilder(tokenizer, "system", config.max_positions, overflow="raise")
     progress = Progress("prompts", say)
     examples = []
     for number, lesson in enumerate(found):
-        skills = shelf.skills(lesson.condition, lesson.state.task, seed=number)
-        prompt = builder.build([{"role": "user", "content": lesson.state.prompt}], skills).ids
+        prompt = builder.build([{"role": "user", "content": lesson.state.prompt}], list(lesson.skills)).ids
         answer = tokenizer(answer_text(lesson.action)).input_ids
         examples.append(Example(tuple(prompt), (*answer, tokenizer.eos_token_id)))
         progress(number + 1, len(found), None)

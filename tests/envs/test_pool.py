@@ -35,10 +35,11 @@ def pid_of(info: dict) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and is not merely waiting to be collected."""
+    """Whether a thread of the process exists that is not merely waiting to be collected."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+        threads = [thread / "stat" for thread in Path(f"/proc/{pid}/task").iterdir()]
+        return len(threads) > 1 or threads[0].read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError, IndexError):
         return False
 
 

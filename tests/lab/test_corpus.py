@@ -4,16 +4,17 @@ from random import Random
 
 import pytest
 from sdar_envs.alfworld import FAMILY
+from sdar_envs.alfworld.games import TASK_TYPES
 from sdar_envs.alfworld.generate import generate_games
 
 from sdar_verl.lab.config import LabConfig
 from sdar_verl.lab.corpus import lessons, walk
 from sdar_verl.lab.play import play
-from sdar_verl.lab.prompts import answer_text
+from sdar_verl.lab.prompts import SkillShelf, answer_text
+from sdar_verl.skills import open_store
 
 CONFIG = LabConfig()
 SHARES = {"right": 1.0, "none": 1.5, "wrong": 0.5}
-CORRUPTION = {"none": 0.5, "wrong": 1.0}  # a condition that is not named is not corrupted
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,11 @@ def games(tmp_path_factory):
 @pytest.fixture(scope="module")
 def env():
     return FAMILY.make_env(CONFIG.env)
+
+
+@pytest.fixture(scope="module")
+def shelf():
+    return SkillShelf(open_store(CONFIG.skills))
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +64,35 @@ def test_walks_repeat(games, env):
     assert one == two
 
 
-def test_shares_and_corruption(states):
-    found = lessons(states * 20, SHARES, CORRUPTION, seed=0)
-    by = {condition: [x for x in found if x.condition == condition] for condition in SHARES}
+def test_skills_are_followed_for_what_they_say(states, shelf):
+    found = lessons(states * 3, shelf, SHARES, wrong_plan=1.0, random_action=1.0, seed=0)
+    said = [(x, [skill.task_type for skill in x.skills if skill.task_type]) for x in found]
+    for lesson, types in said:
+        if lesson.condition == "none":
+            assert not lesson.skills
+        else:
+            assert len(types) == 1 and lesson.action == lesson.state.plans[types[0]]
+            assert (types[0] == lesson.state.task.task_type) == (lesson.condition == "right")
+    wrong = [(x, types[0]) for x, types in said if x.condition == "wrong"]
+    assert {types for _, types in wrong} == set(TASK_TYPES)
+    assert any(x.action != x.state.expert for x, _ in wrong)
+
+
+def test_shares_of_conditions_and_of_corrupted_labels(states, shelf):
+    many = states * 20
+    found = lessons(many, shelf, SHARES, wrong_plan=0.4, random_action=0.5, seed=0)
     for condition, share in SHARES.items():
-        assert abs(len(by[condition]) / len(states * 20) - share) < 0.05
-    assert all(x.action == x.state.expert for x in by["right"])
+        assert abs(sum(x.condition == condition for x in found) / len(many) - share) < 0.05
     assert all(x.action in x.state.can for x in found)
-    for condition in ("none", "wrong"):
-        expected = 1 - CORRUPTION[condition] * (1 - sum(1 / len(s.can) for s in states) / len(states))
-        kept = sum(x.action == x.state.expert for x in by[condition]) / len(by[condition])
-        assert abs(kept - expected) < 0.04
+
+    def kept(state):
+        others = [state.plans[plan] == state.expert for plan in TASK_TYPES if plan != state.task.task_type]
+        return 0.5 / len(state.can) + 0.5 * (0.6 + 0.4 * sum(others) / len(others))
+
+    none = [x for x in found if x.condition == "none"]
+    expected = sum(kept(x.state) for x in none) / len(none)
+    assert expected < 0.85, "nothing is corrupted: this test could not fail"
+    assert abs(sum(x.action == x.state.expert for x in none) / len(none) - expected) < 0.04
 
 
 def test_play_counts_what_the_game_refuses(games, env):
