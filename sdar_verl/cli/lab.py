@@ -55,7 +55,7 @@ def run_fit(args: argparse.Namespace) -> int:
     assert record is not None
     _SAY(
         f"{args.out}: {record['parameters']:,} parameters, {record['vocabulary']} tokens, "
-        f"{record['examples']} lessons, loss {record['first_loss']:.2f} -> {record['last_loss']:.3f}, "
+        f"{record['examples']} lessons, loss {record['curve'][0]:.2f} -> {record['last_loss']:.3f}, "
         f"{record['seconds']} s, inputs {record['fingerprint'][:12]}, weights {record['weights_sha256'][:12]}"
     )
     return 0

@@ -41,7 +41,7 @@ class LabConfig:
     """
 
     seed: int = 0
-    train_games: int = 1000
+    train_games: int = 2200
     places: tuple[int, int] = (3, 3)
     objects: tuple[int, int] = (2, 4)
     copies: int = 1
@@ -49,12 +49,12 @@ class LabConfig:
     history_length: int = 0
     skills: str = "alfworld_tiny"
     noises: tuple[float, ...] = (0.0, 0.25, 0.5)
-    play_right: float = 0.7
-    play_wrong: float = 0.5
-    play_none: float = 0.5
-    right: float = 0.1
-    wrong: float = 0.1
-    none: float = 0.2
+    play_right: float = 0.8
+    play_wrong: float = 0.3
+    play_none: float = 0.7
+    right: float = 0.08
+    wrong: float = 0.05
+    none: float = 0.15
     wrong_plan: float = 0.5
     random_action: float = 0.2
     vocab: int = 900
@@ -67,7 +67,7 @@ class LabConfig:
     batch: int = 16
     prompt_loss: float = 0.3
     matrix_lr: float = 0.02
-    other_lr: float = 0.003
+    other_lr: float = 0.006
     warmup: int = 30
     clip: float = 1.0
 

@@ -13,13 +13,14 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 import torch
 from sdar_envs.alfworld import FAMILY
 from sdar_envs.alfworld.generate import generate_games
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from sdar_verl.lab.config import LabConfig, fingerprint
+from sdar_verl.lab.config import LabConfig, config_of, fingerprint
 from sdar_verl.lab.corpus import Lesson, State, lessons, walk
 from sdar_verl.lab.model import build_model
 from sdar_verl.lab.progress import Progress
@@ -27,11 +28,12 @@ from sdar_verl.lab.prompts import SkillShelf, answer_text
 from sdar_verl.lab.tokenizer import train_tokenizer
 from sdar_verl.lab.training import Example, train
 from sdar_verl.skills import open_store
-from sdar_verl.teacher.context import TeacherPromptBuilder
+from sdar_verl.teacher.context import HEADING, TeacherPromptBuilder
 
 RECORD = "lab.json"
 _SPLIT = "train"
 _TOKENIZER_STATES = 6000
+_CURVE = 100  # steps whose losses are recorded, for whoever repeats the fit
 
 Say = Callable[[str], None]
 
@@ -86,11 +88,59 @@ def weights_hash(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
+def repeat(folder: Path, say: Say = print) -> tuple[list[float], list[float]]:
+    """Make the beginning of the fit of `folder` again, from its recorded configuration and nothing else.
+
+    Games, lessons, tokenizer, first weights and the order of the examples must all be the same for the losses to agree.
+
+    Returns:
+        Mean losses (nats a token) of each ten of the first steps: as recorded, and now.
+
+    Raises:
+        FileNotFoundError: `folder` holds no record of a fit.
+        ValueError: the games give another tokenizer than the folder's.
+    """
+    record = read_record(folder)
+    if record is None:
+        raise FileNotFoundError(f"{folder} has no {RECORD}")
+    config = config_of(record["config"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model, tokenizer, stages = _prepare(config, say)
+        if tokenizer.get_vocab() != AutoTokenizer.from_pretrained(folder).get_vocab():
+            raise ValueError(f"the tokenizer of {folder} is not the one that its configuration makes")
+        return record["curve"], _curve(_train(config, model, tokenizer, stages, say, only=_CURVE))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _make(config: LabConfig, folder: Path, say: Say) -> dict:
     start = time.perf_counter()
+    model, tokenizer, stages = _prepare(config, say)
+    losses = _train(config, model, tokenizer, stages, say)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    last = losses[-max(1, len(losses) // 20) :]
+    return {
+        "examples": sum(map(len, stages)),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "steps": len(losses),
+        "curve": _curve(losses),
+        "last_loss": sum(last) / len(last),
+        "seconds": round(time.perf_counter() - start),
+        "weights_sha256": weights_hash(folder),
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "alfworld", "textworld")},
+        "machine": platform.machine(),
+    }
+
+
+def _prepare(config: LabConfig, say: Say) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, tuple[list[Example], ...]]:
+    """The untrained model, its tokenizer, and what it will be trained on."""
     states = collect(config, say)
     tokenizer = make_tokenizer(config, states)
-    stages = [to_examples(config, tokenizer, stage, say) for stage in both_stages(config, states)]
+    stages = tuple(to_examples(config, tokenizer, stage, say) for stage in both_stages(config, states))
     model = build_model(
         tokenizer,
         hidden=config.hidden,
@@ -101,7 +151,18 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
         max_positions=config.max_positions,
         seed=config.seed,
     )
-    losses = train(
+    return model, tokenizer, stages
+
+
+def _train(
+    config: LabConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stages: Sequence[Sequence[Example]],
+    say: Say,
+    only: int | None = None,
+) -> list[float]:
+    return train(
         model,
         stages,
         pad=tokenizer.pad_token_id,
@@ -113,23 +174,12 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
         clip=config.clip,
         seed=config.seed,
         progress=Progress("fit", say),
+        only=only,
     )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    last = losses[-max(1, len(losses) // 20) :]
-    return {
-        "states": len(states),
-        "examples": sum(map(len, stages)),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "vocabulary": len(tokenizer),
-        "steps": len(losses),
-        "first_loss": losses[0],
-        "last_loss": sum(last) / len(last),
-        "seconds": round(time.perf_counter() - start),
-        "weights_sha256": weights_hash(folder),
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "alfworld", "textworld")},
-        "machine": platform.machine(),
-    }
+
+
+def _curve(losses: Sequence[float]) -> list[float]:
+    return [round(fmean(losses[first : first + 10]), 4) for first in range(0, min(_CURVE, len(losses)), 10)]
 
 
 def collect(config: LabConfig, say: Say) -> list[State]:
@@ -173,6 +223,7 @@ def make_tokenizer(config: LabConfig, states: Sequence[State]) -> PreTrainedToke
     texts = [state.prompt for state in chosen]
     texts += [answer_text(action) for state in chosen for action in state.can]
     texts += [skill.text for skill in open_store(config.skills).all()] * 100
+    texts += [f"system\n{HEADING}\n", "user\n", "assistant\n"] * 1000
     return train_tokenizer(texts, config.vocab)
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdar_verl.cli import lab
 from sdar_verl.lab.config import LabConfig, config_of, fingerprint
-from sdar_verl.lab.fit import fit, read_record, weights_hash
+from sdar_verl.lab.fit import fit, read_record, repeat, weights_hash
 
 QUICK = LabConfig().quick()
 
@@ -36,7 +36,7 @@ def test_model_folder_is_complete_and_consistent(made):
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert (record["fingerprint"], record["weights_sha256"]) == (fingerprint(QUICK), weights_hash(made))
     assert config_of(record["config"]) == QUICK
-    assert record["last_loss"] < record["first_loss"]
+    assert record["last_loss"] < record["curve"][0]
 
 
 def test_second_call_does_nothing_and_force_makes_the_same_bytes(made, capsys):
@@ -48,6 +48,11 @@ def test_second_call_does_nothing_and_force_makes_the_same_bytes(made, capsys):
     assert (made / "model.safetensors").stat().st_mtime_ns != stamp
     assert weights_hash(made) == before
     assert [path.name for path in made.parent.iterdir()] == [made.name]
+
+
+def test_the_beginning_can_be_repeated_from_the_record(made):
+    recorded, repeated = repeat(made, say=lambda line: None)
+    assert recorded == repeated and len(recorded) > 1
 
 
 def test_other_inputs_make_another_model(made, tmp_path):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sdar_verl.lab import WEIGHTS
 from sdar_verl.lab.config import LabConfig, config_of, fingerprint
 from sdar_verl.lab.evaluate import evaluate, load_policy
-from sdar_verl.lab.fit import read_record, weights_hash
+from sdar_verl.lab.fit import read_record, repeat, weights_hash
 from sdar_verl.lab.model import ROLLOUT_HEAD_SIZES
 
 RECORD = read_record(WEIGHTS)
@@ -43,6 +43,13 @@ def test_scores_beside_the_weights_are_of_the_promised_size():
     assert all(rate["n"] >= 200 for rate in rates.values())
     assert rates["right"]["rate"] >= 0.7 and 0.2 <= rates["none"]["rate"] <= 0.5
     assert rates["wrong"]["low"] <= rates["none"]["rate"]
+
+
+@pytest.mark.slow
+def test_the_command_makes_this_model():
+    """The whole fit takes half an hour; its first steps fix everything that the rest depends on."""
+    recorded, repeated = repeat(WEIGHTS, say=lambda line: None)
+    assert repeated == pytest.approx(recorded, rel=2e-3)
 
 
 @pytest.mark.slow
