@@ -42,9 +42,7 @@ def prepare(config: DictConfig) -> None:
         _check_skills(settings)
     tokenizer = _check_model(plain)
     _check_machine(plain)
-    rehearse(
-        settings, tokenizer, plain["data"]["apply_chat_template_kwargs"] or {}, plain["data"]["max_prompt_length"]
-    )
+    rehearse(settings, tokenizer, plain["data"]["apply_chat_template_kwargs"] or {}, plain["data"]["max_prompt_length"])
     run_dir = Path(settings.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     trainer = plain["trainer"]

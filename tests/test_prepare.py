@@ -66,9 +66,9 @@ def save(folder, tokenizer, vocabulary=None, template=True):
         def __len__(self):
             return vocabulary or len(tokenizer)
 
-    build_model(
-        Sized(), hidden=64, layers=1, heads=2, kv_heads=1, ffn=64, max_positions=1024, seed=0
-    ).save_pretrained(folder)
+    build_model(Sized(), hidden=64, layers=1, heads=2, kv_heads=1, ffn=64, max_positions=1024, seed=0).save_pretrained(
+        folder
+    )
     tokenizer.save_pretrained(folder)
     if not template:
         for path in folder.glob("chat_template*"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from sdar_verl.errors import ConfigError
-from sdar_verl.lab.config import LabConfig
+from sdar_verl.lab.config import PLAY, LabConfig
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
 from sdar_verl.quickstart.state import open_state
@@ -50,9 +50,7 @@ def test_unknown_model_lists_the_known_ones():
         load_plan("gpt")
 
 
-@given(
-    elapsed=st.floats(10, 2000), start=st.floats(5, 400), step=st.floats(0.5, 200), evaluation=st.floats(0, 200)
-)
+@given(elapsed=st.floats(10, 2000), start=st.floats(5, 400), step=st.floats(0.5, 200), evaluation=st.floats(0, 200))
 def test_fewer_steps_are_planned_only_if_they_do_not_fit_and_then_they_do(elapsed, start, step, evaluation):
     allowed = PLAN.affordable(elapsed, start, 2, step, evaluation)
     assert PLAN.every <= allowed <= PLAN.steps and allowed % PLAN.every == 0
@@ -114,16 +112,18 @@ def test_settings_of_both_runs_are_accepted_and_seeded(runs):
 
 def test_the_tiny_preset_plays_as_the_model_was_fitted(runs):
     played, fitted = runs["sdar"], LabConfig()
-    assert {key: played["env"]["alfworld"][key] for key in fitted.env} == fitted.env
+    expected = {**fitted.env, "max_steps": PLAY.max_steps}
+    assert {key: played["env"]["alfworld"][key] for key in expected} == expected
     assert played["sdar"]["skills"]["store"] == fitted.skills
     rollout = played["actor_rollout_ref"]["rollout"]
+    assert rollout["temperature"] == rollout["val_kwargs"]["temperature"] == PLAY.temperature
     longest = played["sdar"]["teacher"]["max_prompt_length"] + played["data"]["max_response_length"]
     assert longest <= rollout["max_model_len"] <= fitted.max_positions
 
 
 def test_the_games_suffice_for_every_batch(runs):
     assert PLAN.train_games >= runs["sdar"]["data"]["train_batch_size"]
-    assert PLAN.panel % 6 == 0  # the same number of each task type
+    assert PLAN.panel % len(PLAY.task_types) == 0  # the same number of each task type
 
 
 def test_smollm2_is_one_step_without_evaluation():

@@ -89,9 +89,7 @@ class TrajectoryConversation(Conversation):
     ids already there stay as they are.
     """
 
-    def __init__(
-        self, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_format: PromptFormat, extend: Extend
-    ):
+    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_format: PromptFormat, extend: Extend):
         super().__init__(tokenizer, template_kwargs, prompt_format)
         self._extend = extend
         self._messages: Messages = []

@@ -147,9 +147,7 @@ async def play_episode(
     return PlayedEpisode(rows, record)
 
 
-def _add_teacher(
-    actor: Actor, conversation: Conversation, row: Row, skills: list[Skill], task: TaskRef
-) -> int | None:
+def _add_teacher(actor: Actor, conversation: Conversation, row: Row, skills: list[Skill], task: TaskRef) -> int | None:
     """Give `row` its privileged prompt unless it has one already; returns its length in tokens."""
     if actor.teacher is None:
         return None

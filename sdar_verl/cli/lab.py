@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = subparsers.add_parser("lab", help="make and measure the tiny model of the quickstart")
     commands = parser.add_subparsers(dest="lab_command", required=True, metavar="fit|eval")
 
-    fit = commands.add_parser("fit", help="fit the model on a scripted player's games (one core, about ten minutes)")
+    fit = commands.add_parser("fit", help="fit the model on a scripted player's games (one core, about 25 minutes)")
     fit.add_argument("out", type=Path, help="model folder to make; kept as it is where its inputs have not changed")
     fit.add_argument("--quick", action="store_true", help="a miniature fit of seconds by the same path, for checks")
     fit.add_argument("--force", action="store_true", help="make it again though it is there")
@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     evaluation.add_argument("model", type=Path, nargs="?", help="model folder; default: the shipped weights")
     evaluation.add_argument("--games", type=int, default=240, help="games played under each condition")
     evaluation.add_argument("--seed", type=int, default=1, help="of games and sampling")
-    evaluation.add_argument("--temperature", type=float, default=1.0, help="0 takes the most likely token")
+    evaluation.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token")
     evaluation.add_argument("--json", type=Path, help="also write the scores to this file")
     evaluation.set_defaults(func=run_eval)
     return parser

@@ -59,7 +59,11 @@ def _record(
 
 
 def _turn(
-    tokenizer: Any, settings: Settings, response: torch.Tensor, mask: torch.Tensor, student: torch.Tensor,
+    tokenizer: Any,
+    settings: Settings,
+    response: torch.Tensor,
+    mask: torch.Tensor,
+    student: torch.Tensor,
     teacher: torch.Tensor,
 ) -> TokenTurn:
     tokens = as_tokens(student[None].float(), teacher[None].float(), mask[None])

@@ -107,9 +107,7 @@ class SdarTrainer(PPOTrainerSync):
     def on_init_end(self) -> None:
         if self.settings.distillation is not None:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            self.actor_rollout_wg.set_loss_fn(
-                partial(sdar_loss, config=actor, distillation=self.settings.distillation)
-            )
+            self.actor_rollout_wg.set_loss_fn(partial(sdar_loss, config=actor, distillation=self.settings.distillation))
         self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
         print(f"[sdar] {self.panel.describe()}", flush=True)
         super().on_init_end()
@@ -142,9 +140,7 @@ class SdarTrainer(PPOTrainerSync):
             else:
                 score = self.ref_policy_wg.compute_ref_log_prob
         metrics.update(score_teacher(batch, score, extra))
-        write_token_records(
-            self.run_dir / "tokens.jsonl", batch, self.global_steps, self.tokenizer, self.settings
-        )
+        write_token_records(self.run_dir / "tokens.jsonl", batch, self.global_steps, self.tokenizer, self.settings)
 
     def _update_actor(self, batch, metrics: dict):
         if self.settings.distillation is not None:
@@ -183,5 +179,3 @@ class SdarTrainer(PPOTrainerSync):
             super().fit(agent_loop_manager)
         finally:
             agent_loop_manager.close()
-
-

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sdar_envs.alfworld import FAMILY
+from sdar_envs.alfworld.games import TASK_TYPES
 from sdar_envs.alfworld.knobs import Knobs
 from sdar_envs.base import EpisodeView
 
@@ -20,6 +21,41 @@ _VERSION = 1  # raise it when the same configuration makes another model
 
 
 @dataclass(frozen=True)
+class PlayConfig:
+    """The games that the fitted model plays, here and in the quickstart: somewhat easier than those it learned from.
+
+    With them it wins most games with the right skill and less than half without: room to learn, and something to
+    learn from.
+
+    Attributes:
+        task_types: without the type that needs two objects, which a model of this size hardly ever wins.
+        places, objects: room size, see `Knobs`.
+        max_steps: environment steps an episode may take.
+        temperature: of sampling; of the rollout and the teacher in training.
+    """
+
+    task_types: tuple[str, ...] = tuple(name for name in TASK_TYPES if name != "pick_two_obj_and_place")
+    places: tuple[int, int] = (3, 3)
+    objects: tuple[int, int] = (2, 2)
+    max_steps: int = 20
+    temperature: float = 0.8
+
+    @property
+    def knobs(self) -> Knobs:
+        """The generator's knobs."""
+        return Knobs(
+            task_types=self.task_types,
+            receptacles=self.places,
+            objects=self.objects,
+            copies=1,
+            closed_places=False,
+        )
+
+
+PLAY = PlayConfig()
+
+
+@dataclass(frozen=True)
 class LabConfig:
     """What the fitted model depends on.
 
@@ -27,7 +63,7 @@ class LabConfig:
         seed: of games, labels, initial weights and order.
         train_games: generated games that the lessons come from; task types take turns.
         places, objects, copies: room size, see `Knobs`.
-        max_steps: environment steps an episode may take.
+        max_steps: environment steps of a game that lessons come from.
         history_length: past steps that a prompt shows; the room's list of places is always shown.
         skills: name of the shipped skill set.
         noises: shares of random actions of the players that collect states; one walk through each game for each.

@@ -13,7 +13,7 @@ from sdar_envs.alfworld.generate import generate_games
 from sdar_envs.base import EpisodeView, TaskRef
 
 from sdar_verl.evaluation.intervals import Rate, wilson
-from sdar_verl.lab.config import LabConfig
+from sdar_verl.lab.config import PLAY, LabConfig, PlayConfig
 from sdar_verl.lab.play import Outcome, play
 from sdar_verl.lab.policy import Policy
 from sdar_verl.lab.progress import Progress
@@ -50,6 +50,7 @@ def evaluate(
     *,
     games: int,
     seed: int,
+    play_config: PlayConfig = PLAY,
     conditions: Sequence[str] = tuple(CONDITIONS),
     say: Callable[[str], None] = print,
 ) -> dict[str, Score]:
@@ -57,9 +58,10 @@ def evaluate(
 
     Args:
         policy: who plays.
-        config: rooms, prompts and skills; the same as in the fit.
+        config: prompts and skills; the same as in the fit.
         games: number of games; task types take turns.
         seed: of the games and of the draw of wrong skills.
+        play_config: the games.
         conditions: out of ``right``, ``none``, ``wrong``.
         say: receives progress lines.
 
@@ -67,10 +69,10 @@ def evaluate(
         Scores by condition.
     """
     prompt_format = FAMILY.make_format(config.env)
-    envs = [FAMILY.make_env(config.env) for _ in range(min(games, _AT_ONCE))]
+    envs = [FAMILY.make_env({**config.env, "max_steps": play_config.max_steps}) for _ in range(min(games, _AT_ONCE))]
     outcomes: dict[str, list[Outcome]] = {condition: [] for condition in conditions}
     with tempfile.TemporaryDirectory(prefix="sdar-lab-") as root:
-        tasks = generate_games(root, UNSEEN, games, seed, config.knobs)
+        tasks = generate_games(root, UNSEEN, games, seed, play_config.knobs)
         progress = Progress("evaluation", say)
         for start in range(0, len(tasks), len(envs)):
             group = tasks[start : start + len(envs)]
@@ -112,7 +114,7 @@ def score(outcomes: Sequence[Outcome]) -> Score:
     )
 
 
-def load_policy(folder: Path, *, max_tokens: int = 24, temperature: float = 1.0, seed: int = 0) -> Policy:
+def load_policy(folder: Path, *, max_tokens: int = 24, temperature: float = PLAY.temperature, seed: int = 0) -> Policy:
     """The model in `folder` with its tokenizer, in float32, read the way every other part of the run reads it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

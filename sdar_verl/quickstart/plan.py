@@ -80,9 +80,7 @@ def load_plan(model: str) -> Plan:
     return Plan(**{**values, "methods": tuple(values["methods"])})
 
 
-def command(
-    plan: Plan, method: str, *, preset: str, model: Path, games: Path, run_dir: Path, seed: int
-) -> list[str]:
+def command(plan: Plan, method: str, *, preset: str, model: Path, games: Path, run_dir: Path, seed: int) -> list[str]:
     """The command line of one run; two methods' lines differ in ``method=`` and where the run writes."""
     settings: Mapping[str, object] = {
         "actor_rollout_ref.model.path": model,

@@ -11,7 +11,7 @@ from pathlib import Path
 from sdar_envs.alfworld.generate import generate_games
 
 from sdar_verl import preflight
-from sdar_verl.lab.config import LabConfig
+from sdar_verl.lab.config import PLAY
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import CONFIG, TRAIN_SPLIT, VALID_SPLIT, Plan, command, load_plan
 from sdar_verl.quickstart.state import State, open_state
@@ -100,7 +100,7 @@ def _train(
 
 def _make_games(folder: Path, plan: Plan, seed: int, say: Say) -> None:
     began = time.monotonic()
-    knobs = LabConfig().knobs
+    knobs = PLAY.knobs
     for split, number in ((TRAIN_SPLIT, plan.train_games), (VALID_SPLIT, max(plan.panel, 1))):
         generate_games(folder, split, number, _OWN_GAMES + seed, knobs)
     say(
@@ -124,7 +124,7 @@ def _inputs(plan: Plan, model: str, seed: int) -> dict:
         "seed": seed,
         "plan": asdict(plan),
         "preset": preset,
-        "games": asdict(LabConfig().knobs),
+        "games": asdict(PLAY.knobs),
     }
 
 
