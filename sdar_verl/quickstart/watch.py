@@ -171,7 +171,11 @@ def stop(child: subprocess.Popen, say: Say) -> None:
 
 
 def _follow_parent() -> None:
-    """In the child, before it starts: be stopped when the parent dies, however it dies."""
+    """In the child, before it starts: be stopped when the parent dies, however it dies.
+
+    A shell lets its background jobs ignore the signal, and children inherit that: the run must listen to it again.
+    """
+    signal.signal(_STOP, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _STOP)
 

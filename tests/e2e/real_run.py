@@ -65,6 +65,7 @@ class RealRun:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
                 env={**os.environ, "TMPDIR": str(self.temp), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
             )
 
