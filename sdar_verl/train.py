@@ -41,7 +41,7 @@ def _main(config: DictConfig) -> None:
         print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        print(f"sdar: stopped ({stop or 'Ctrl-C'}); the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"sdar: stopped ({str(stop) or 'Ctrl-C'}); the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
 
 
