@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sdar_verl import leftovers
 
 _PREFIX = "sdar-"
+_STARTED = "started"  # an empty file, as old as its run
 SHUTDOWN_SECONDS = 15.0
 
 
@@ -82,9 +83,11 @@ def _scratch(run_dir: Path) -> Iterator[Path]:
     for old in root.glob(f"{_PREFIX}[0-9]*-*"):
         pid = old.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            leftovers.sweep(old.stat().st_ctime)
+            with suppress(FileNotFoundError):  # another start was quicker
+                leftovers.sweep((old / _STARTED).stat().st_mtime)
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
+    (folder / _STARTED).touch()  # the folder's own times change with every file in it
     started = time.time()
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)

@@ -41,7 +41,8 @@ def _main(config: DictConfig) -> None:
         print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        print(f"sdar: stopped ({str(stop) or 'Ctrl-C'}); the same command goes on from the last checkpoint", file=sys.stderr)
+        why = str(stop) or "Ctrl-C"
+        print(f"sdar: stopped ({why}); the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
 
 
