@@ -40,6 +40,10 @@ def launch(config: DictConfig) -> None:
         _ray_settings(config, scratch)
         try:
             stock.run_ppo(config)
+        except SystemExit as end:
+            if end.code == signal.SIGTERM:  # Ray puts a handler of its own in the place of ours
+                raise KeyboardInterrupt(f"signal {end.code}") from None
+            raise
         finally:
             _stop_ray()
 
