@@ -10,11 +10,10 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError, EpisodeView, TaskRef
 from sdar_envs.pool import EnvPool
 
+from sdar_verl.agent.runtime import privileged_parts
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
-from sdar_verl.skills import SkillError, SkillQuery, open_store
-from sdar_verl.skills.retrievers import make as make_retriever
-from sdar_verl.teacher import TeacherPromptBuilder
+from sdar_verl.skills import SkillError, SkillQuery
 from sdar_verl.teacher.errors import TeacherContextError
 from sdar_verl.teacher.templating import prompt_ids
 
@@ -48,7 +47,7 @@ async def _rehearse(
 ) -> None:
     env = settings.env
     prompt_format = registry.get(env.name).make_format(env.config)
-    privileged = _privileged(settings, tokenizer, template_kwargs)
+    retriever, teacher = privileged_parts(settings, tokenizer, template_kwargs)
     pool = EnvPool(
         env.name, env.config, workers=1, envs_per_worker=1,
         step_timeout=env.pool.step_timeout, reset_timeout=env.pool.reset_timeout,
@@ -65,22 +64,6 @@ async def _rehearse(
                     f"the first prompt of task {task.id} has {length} tokens and can never fit into "
                     f"data.max_prompt_length={prompt_limit}; raise it"
                 )
-            privileged(task, messages)
-
-
-def _privileged(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> Any:
-    """A function that builds the privileged prompt of ``(task, messages)``, or does nothing without a teacher."""
-    if settings.distillation is None:
-        return lambda task, messages: None
-    env, chosen, teacher = settings.env, settings.skills, settings.teacher
-    store = open_store(chosen.store, env=env.name, task_types=registry.get(env.name).task_types)
-    retriever = make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed)
-    builder = TeacherPromptBuilder(
-        tokenizer, teacher.prompt_placement, teacher.max_prompt_length, template_kwargs, overflow=teacher.overflow
-    )
-
-    def build(task: TaskRef, messages: list[dict[str, str]]) -> None:
-        skills = retriever.retrieve(SkillQuery(env.name, task.task_type, task.id, seed=0))
-        builder.build(messages, skills, task_type=task.task_type)
-
-    return build
+            if retriever is not None and teacher is not None:
+                skills = retriever.retrieve(SkillQuery(env.name, task.task_type, task.id, seed=0))
+                teacher.build(messages, skills, task_type=task.task_type)

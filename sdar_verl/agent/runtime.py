@@ -17,7 +17,24 @@ from sdar_verl.evaluation.jsonl import JsonlWriter
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillQuery, open_store
 from sdar_verl.skills.retrievers import make as make_retriever
+from sdar_verl.skills.retrievers.base import Retriever
 from sdar_verl.teacher import TeacherPromptBuilder
+
+
+def privileged_parts(
+    settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any]
+) -> tuple[Retriever, TeacherPromptBuilder] | tuple[None, None]:
+    """What looks skills up and what puts them into prompts, as `settings` ask; two Nones for plain RL."""
+    if settings.distillation is None:
+        return None, None
+    env, chosen, teacher = settings.env, settings.skills, settings.teacher
+    store = open_store(chosen.store, env=env.name, task_types=registry.get(env.name).task_types)
+    return (
+        make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed),
+        TeacherPromptBuilder(
+            tokenizer, teacher.prompt_placement, teacher.max_prompt_length, template_kwargs, overflow=teacher.overflow
+        ),
+    )
 
 
 class EpisodeRuntime:
@@ -36,8 +53,7 @@ class EpisodeRuntime:
     def __init__(self, settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], limits: Limits):
         self.settings, self.tokenizer, self.template_kwargs, self.limits = settings, tokenizer, template_kwargs, limits
         env, pool = settings.env, settings.env.pool
-        family = registry.get(env.name)
-        self.format = family.make_format(env.config)
+        self.format = registry.get(env.name).make_format(env.config)
         self.pool = EnvPool(
             env.name,
             env.config,
@@ -48,21 +64,7 @@ class EpisodeRuntime:
             episode_timeout=pool.episode_timeout,
         )
         self.error: Exception | None = None
-        self.retriever = None
-        self.teacher = None
-        if settings.distillation is not None:
-            chosen = settings.skills
-            store = open_store(chosen.store, env=env.name, task_types=family.task_types)
-            self.retriever = make_retriever(
-                chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed
-            )
-            self.teacher = TeacherPromptBuilder(
-                tokenizer,
-                settings.teacher.prompt_placement,
-                settings.teacher.max_prompt_length,
-                template_kwargs,
-                overflow=settings.teacher.overflow,
-            )
+        self.retriever, self.teacher = privileged_parts(settings, tokenizer, template_kwargs)
         folder = Path(settings.run_dir) / "episodes"
         self._records = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "val")}
 

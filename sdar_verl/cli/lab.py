@@ -32,7 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     evaluation.add_argument("model", type=Path, nargs="?", help="model folder; default: the shipped weights")
     evaluation.add_argument("--games", type=int, default=240, help="games played under each condition")
     evaluation.add_argument("--seed", type=int, default=1, help="of games and sampling")
-    evaluation.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token")
+    evaluation.add_argument(
+        "--temperature", type=float, help="0 takes the most likely token; default: the quickstart's"
+    )
     evaluation.add_argument("--json", type=Path, help="also write the scores to this file")
     evaluation.set_defaults(func=run_eval)
     return parser
@@ -67,7 +69,7 @@ def run_eval(args: argparse.Namespace) -> int:
     from sdar_envs.base import EnvError
 
     from sdar_verl.lab import WEIGHTS
-    from sdar_verl.lab.config import config_of
+    from sdar_verl.lab.config import PLAY, config_of
     from sdar_verl.lab.evaluate import evaluate, load_policy
     from sdar_verl.lab.fit import RECORD, read_record
 
@@ -78,7 +80,8 @@ def run_eval(args: argparse.Namespace) -> int:
         return 1
     torch.set_num_threads(1)
     try:
-        policy = load_policy(folder, temperature=args.temperature, seed=args.seed)
+        temperature = PLAY.temperature if args.temperature is None else args.temperature
+        policy = load_policy(folder, temperature=temperature, seed=args.seed)
         scores = evaluate(policy, config_of(record["config"]), games=args.games, seed=args.seed, say=_SAY)
     except (EnvError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
