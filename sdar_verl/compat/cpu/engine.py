@@ -1,4 +1,4 @@
-"""verl's FSDP2 engine on the CPU: the stock class, registered for the device, without pinned memory or a loop a token."""
+"""verl's FSDP2 engine on the CPU: the stock class for this device, without pinned memory or a loop over tokens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def register_engine(transformer_impl: ModuleType) -> None:
             transformer_impl.logprobs_from_logits = stock
 
     class CpuFSDPEngine(transformer_impl.FSDPEngineWithLMHead):
-        """Stock FSDP2 engine; differs in the offload policy of frozen models and in the kernel for log-probabilities."""
+        """Stock FSDP2 engine; differs in frozen models' offload policy and in the kernel for log-probabilities."""
 
         def _build_fsdp_module(self, module):
             with unpinned():
