@@ -74,6 +74,7 @@ class TeacherPromptBuilder:
         self._placement = placements.make(placement, tokenizer, self._kwargs)
         self._special = _special_tokens(tokenizer)
         self._checked: set[str] = set()
+        self._lengths: dict[str, int] = {}
         self._refuse_special(self.heading, "the heading")
 
     @property
@@ -94,17 +95,39 @@ class TeacherPromptBuilder:
             TeacherContextError: a skill holds one of the tokenizer's special tokens, or the conversation does not fit
                 the placement.
         """
-        kept, dropped = list(skills), []
-        going = _drop_order(kept, task_type)
-        while True:
-            ids = self._ids(messages, kept)
-            if len(ids) <= self.max_prompt_length:
-                return TeacherPrompt(ids, kept, dropped)
-            if self.overflow == "raise" or len(kept) <= 1:
-                raise TeacherPromptTooLong(self._too_long(messages, skills, kept, len(ids)))
-            out = going[len(dropped)]
-            kept.remove(out)
-            dropped.append(out)
+        order = _drop_order(skills, task_type)
+        ids = self._ids(messages, skills)
+        if len(ids) <= self.max_prompt_length:
+            return TeacherPrompt(ids, list(skills), [])
+        if self.overflow == "raise" or len(skills) <= 1:
+            raise TeacherPromptTooLong(self._too_long(messages, skills, skills, len(ids)))
+        built = {0: ids}
+
+        def fits(count: int) -> bool:
+            if count not in built:
+                built[count] = self._ids(messages, _without(skills, order[:count]))
+            return len(built[count]) <= self.max_prompt_length
+
+        most = len(skills) - 1
+        count = self._guess(order[:most], len(ids) - self.max_prompt_length)
+        while not fits(count):
+            if count == most:
+                kept = _without(skills, order[:most])
+                raise TeacherPromptTooLong(self._too_long(messages, skills, kept, len(built[most])))
+            count += 1
+        while fits(count - 1):
+            count -= 1
+        return TeacherPrompt(built[count], _without(skills, order[:count]), order[:count])
+
+    def _guess(self, order: Sequence[Skill], excess: int) -> int:
+        """About how many of `order` must go to save `excess` tokens; building decides."""
+        for count, skill in enumerate(order, start=1):
+            if skill.content_hash not in self._lengths:
+                self._lengths[skill.content_hash] = len(self.tokenizer.encode(skill.text, add_special_tokens=False))
+            excess -= self._lengths[skill.content_hash]
+            if excess <= 0:
+                return count
+        return len(order)
 
     def privileged_text(self, skills: Sequence[Skill]) -> str:
         """Heading and skills as the teacher reads them, joined by blank lines; plain concatenation, no formatting."""
@@ -139,6 +162,13 @@ class TeacherPromptBuilder:
             f"the teacher's prompt has {length} tokens with {names} and {student} without any skill, "
             f"teacher_max_prompt_length is {self.max_prompt_length}; raise it or shorten the skills"
         )
+
+
+def _without(skills: Sequence[Skill], out: Sequence[Skill]) -> list[Skill]:
+    kept = list(skills)
+    for skill in out:
+        kept.remove(skill)
+    return kept
 
 
 def _drop_order(skills: Sequence[Skill], task_type: str | None) -> list[Skill]:

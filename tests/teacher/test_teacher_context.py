@@ -220,6 +220,19 @@ def test_a_built_prompt_is_always_whole_and_fits(plain, skills, limit, placement
     assert not any(s.text in text for s in prompt.dropped)
 
 
+def test_leaving_many_skills_out_builds_few_prompts(plain, monkeypatch):
+    skills = [Skill(f"s{n}", f"Rule {n}: " + "look around. " * (n % 5), "alfworld", None, 1, "test") for n in range(40)]
+    roomy = TeacherPromptBuilder(plain)
+    for keep in (1, 7, 25, 39):
+        expected = roomy.build(USER, skills[:keep]).ids
+        builder = TeacherPromptBuilder(plain, max_prompt_length=len(expected))
+        built, build = [], builder._placement.ids
+        monkeypatch.setattr(builder._placement, "ids", lambda *args, b=built, f=build: b.append(1) or f(*args))
+        prompt = builder.build(USER, skills)
+        assert (prompt.ids, prompt.kept, prompt.dropped) == (expected, skills[:keep], skills[keep:][::-1])
+        assert len(built) <= 4
+
+
 @pytest.mark.parametrize("name", ["alfworld", "alfworld_tiny"])
 def test_every_shipped_set_fits_every_placement(with_default, name):
     store = open_store(name)
