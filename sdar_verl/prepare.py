@@ -38,7 +38,7 @@ def prepare(config: DictConfig) -> None:
     stock.validate(config)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
-    if settings.distillation is not None:
+    if settings.uses_skills:
         _check_skills(settings)
     tokenizer = _check_model(plain)
     _check_machine(plain)
@@ -74,7 +74,7 @@ def _write_manifest(plain: dict[str, Any], settings: Settings, panel: Panel, run
     env = settings.env
     family = registry.get(env.name)
     skills = []
-    if settings.distillation is not None:
+    if settings.uses_skills:
         skills = open_store(settings.skills.store, env=env.name, task_types=family.task_types).all()
     actor = plain["actor_rollout_ref"]["actor"]
     manifest = build_manifest(

@@ -47,7 +47,7 @@ async def _rehearse(
 ) -> None:
     env = settings.env
     prompt_format = registry.get(env.name).make_format(env.config)
-    retriever, teacher = privileged_parts(settings, tokenizer, template_kwargs)
+    privileged = privileged_parts(settings, tokenizer, template_kwargs, prompt_limit)
     pool = EnvPool(
         env.name, env.config, workers=1, envs_per_worker=1,
         step_timeout=env.pool.step_timeout, reset_timeout=env.pool.reset_timeout,
@@ -64,6 +64,8 @@ async def _rehearse(
                     f"the first prompt of task {task.id} has {length} tokens and can never fit into "
                     f"data.max_prompt_length={prompt_limit}; raise it"
                 )
-            if retriever is not None and teacher is not None:
-                skills = retriever.retrieve(SkillQuery(env.name, task.task_type, task.id, seed=0))
-                teacher.build(messages, skills, task_type=task.task_type)
+            if privileged.retriever is not None:
+                skills = privileged.retriever.retrieve(SkillQuery(env.name, task.task_type, task.id, seed=0))
+                for builder in (privileged.teacher, privileged.student):
+                    if builder is not None:
+                        builder.build(messages, skills, task_type=task.task_type)

@@ -12,6 +12,7 @@ from sdar_verl.errors import ConfigError
 
 ROWS = ("step", "trajectory")
 TEACHER_PLACEMENTS = ("actor", "ref")
+STUDENT_SKILLS = ("none", "train", "always")
 T = TypeVar("T")
 
 
@@ -43,12 +44,18 @@ class SkillSettings:
     retriever: see `sdar_verl.skills.retrievers`.
     allow_missing: train task types that have no skill with the general ones alone.
     seed: of the drawing retrievers.
+    student: where the student itself is shown the skills: ``none``, ``train`` (not in validation) or ``always``.
     """
 
     store: str
     retriever: str
     allow_missing: bool
     seed: int
+    student: str
+
+    def __post_init__(self) -> None:
+        if self.student not in STUDENT_SKILLS:
+            raise ConfigError(f"sdar.skills.student={self.student!r} is unknown; known: {', '.join(STUDENT_SKILLS)}")
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,18 @@ class Settings:
             raise ConfigError(f"sdar.rows={self.rows!r} is unknown; known: {', '.join(ROWS)}")
         if not math.isfinite(self.env.invalid_action_penalty) or self.env.invalid_action_penalty < 0:
             raise ConfigError("env.invalid_action_penalty must be a finite number >= 0")
+        if self.distillation is not None and self.skills.student != "none":
+            raise ConfigError(
+                f"sdar.skills.student={self.skills.student} shows the student what its teacher is shown, so there "
+                "would be nothing to distil; set sdar.distillation.enabled=false or sdar.skills.student=none"
+            )
         if not 0.01 <= self.poll_seconds <= 60:
             raise ConfigError("sdar.poll_seconds must lie between 0.01 and 60")
+
+    @property
+    def uses_skills(self) -> bool:
+        """Whether teacher or student is shown skills."""
+        return self.distillation is not None or self.skills.student != "none"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:

@@ -29,7 +29,7 @@ CONFIG = {
             "max_prompt_length": 100,
             "overflow": "shrink",
         },
-        "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0},
+        "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0, "student": "none"},
         "panel": {"size": 5, "seed": 1},
         "record": {"token_episodes": 2},
     },
@@ -105,3 +105,12 @@ def test_a_missing_key_is_named():
 def test_a_missing_section_is_named():
     with pytest.raises(ConfigError, match="no section sdar"):
         Settings.from_config({"env": CONFIG["env"]})
+
+
+def test_skills_are_shown_to_the_student_or_taught_not_both():
+    with pytest.raises(ConfigError, match="nothing to distil"):
+        read("sdar.skills.student", "train")
+    with pytest.raises(ConfigError, match="'never' is unknown; known: none, train, always"):
+        read("sdar.skills.student", "never")
+    assert read().uses_skills
+    assert not read("sdar.distillation.enabled", False).uses_skills

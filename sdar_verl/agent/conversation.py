@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdar_envs.base import EpisodeView, PromptFormat
 
 from sdar_verl.agent.rows import Generation, Row
-from sdar_verl.teacher.templating import prompt_ids
+from sdar_verl.teacher.errors import TeacherPromptTooLong
 
 if TYPE_CHECKING:
     from sdar_verl.agent.episode import Limits
 
 Messages = list[dict[str, str]]
 Extend = Callable[[Messages, Messages, list[int]], list[int]]
+Prompt = Callable[[Messages], list[int]]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,15 @@ class Request:
 
 
 class Conversation(ABC):
-    """The tokens of one episode so far."""
+    """The tokens of one episode so far.
 
-    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_format: PromptFormat):
-        self.tokenizer, self.template_kwargs, self.format = tokenizer, template_kwargs, prompt_format
+    Args:
+        prompt: from the first messages to the student's prompt ids.
+        prompt_format: renders what the student is shown.
+    """
+
+    def __init__(self, prompt: Prompt, prompt_format: PromptFormat):
+        self.prompt, self.format = prompt, prompt_format
 
     @abstractmethod
     def next_request(self, view: EpisodeView, limits: Limits) -> Request:
@@ -65,7 +71,10 @@ class StepConversation(Conversation):
 
     def next_request(self, view: EpisodeView, limits: Limits) -> Request:
         self._messages: Messages = [{"role": "user", "content": self.format.render(view)}]
-        self._ids = prompt_ids(self.tokenizer, self._messages, self.template_kwargs)
+        try:
+            self._ids = self.prompt(self._messages)
+        except TeacherPromptTooLong as error:  # skills in the student's prompt
+            return Request([], 0, str(error))
         left, problem = _check(len(self._ids), 0, limits)
         return Request(self._ids, left, problem)
 
@@ -89,8 +98,8 @@ class TrajectoryConversation(Conversation):
     ids already there stay as they are.
     """
 
-    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_format: PromptFormat, extend: Extend):
-        super().__init__(tokenizer, template_kwargs, prompt_format)
+    def __init__(self, prompt: Prompt, prompt_format: PromptFormat, extend: Extend):
+        super().__init__(prompt, prompt_format)
         self._extend = extend
         self._messages: Messages = []
         self._row: Row | None = None
@@ -100,7 +109,10 @@ class TrajectoryConversation(Conversation):
         message = {"role": "user", "content": self.format.render(replace(view, history=[]))}
         if self._row is None:
             self._messages = [message]
-            self._ids = prompt_ids(self.tokenizer, self._messages, self.template_kwargs)
+            try:
+                self._ids = self.prompt(self._messages)
+            except TeacherPromptTooLong as error:
+                return Request([], 0, str(error))
             self._prompt = len(self._ids)
         else:
             before = self._messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sdar_envs import registry
 from sdar_envs.base import TaskRef
 from sdar_envs.pool import EnvPool
 
-from sdar_verl.agent.conversation import Extend, StepConversation, TrajectoryConversation
+from sdar_verl.agent.conversation import Extend, Messages, StepConversation, TrajectoryConversation
 from sdar_verl.agent.episode import Actor, EpisodeId, Generate, Limits, play_episode
 from sdar_verl.agent.rows import PlayedEpisode
 from sdar_verl.evaluation.jsonl import JsonlWriter
@@ -19,21 +20,40 @@ from sdar_verl.skills import SkillQuery, open_store
 from sdar_verl.skills.retrievers import make as make_retriever
 from sdar_verl.skills.retrievers.base import Retriever
 from sdar_verl.teacher import TeacherPromptBuilder
+from sdar_verl.teacher.templating import prompt_ids
+
+
+@dataclass(frozen=True)
+class Privileged:
+    """Attributes:
+    retriever: looks skills up; None for plain RL.
+    teacher: puts them into the teacher's prompts; None without distillation.
+    student: puts them into the student's prompts; None where the student plays without skills.
+    """
+
+    retriever: Retriever | None
+    teacher: TeacherPromptBuilder | None
+    student: TeacherPromptBuilder | None
 
 
 def privileged_parts(
-    settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any]
-) -> tuple[Retriever, TeacherPromptBuilder] | tuple[None, None]:
-    """What looks skills up and what puts them into prompts, as `settings` ask; two Nones for plain RL."""
-    if settings.distillation is None:
-        return None, None
+    settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int
+) -> Privileged:
+    """What `settings` ask for; `prompt_limit` is the most tokens that a student's prompt may have."""
     env, chosen, teacher = settings.env, settings.skills, settings.teacher
+
+    def builder(limit: int) -> TeacherPromptBuilder:
+        return TeacherPromptBuilder(
+            tokenizer, teacher.prompt_placement, limit, template_kwargs, overflow=teacher.overflow
+        )
+
+    if not settings.uses_skills:
+        return Privileged(None, None, None)
     store = open_store(chosen.store, env=env.name, task_types=registry.get(env.name).task_types)
-    return (
-        make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed),
-        TeacherPromptBuilder(
-            tokenizer, teacher.prompt_placement, teacher.max_prompt_length, template_kwargs, overflow=teacher.overflow
-        ),
+    return Privileged(
+        retriever=make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed),
+        teacher=builder(teacher.max_prompt_length) if settings.distillation is not None else None,
+        student=builder(prompt_limit) if chosen.student != "none" else None,
     )
 
 
@@ -64,28 +84,36 @@ class EpisodeRuntime:
             episode_timeout=pool.episode_timeout,
         )
         self.error: Exception | None = None
-        self.retriever, self.teacher = privileged_parts(settings, tokenizer, template_kwargs)
+        self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt)
         folder = Path(settings.run_dir) / "episodes"
         self._records = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "val")}
 
     async def play(self, task: TaskRef, who: EpisodeId, generate: Generate, extend: Extend) -> PlayedEpisode:
         """Play one episode in the next free environment and write its record."""
-        learns = who.split == "train" and self.teacher is not None
+        learns = who.split == "train" and self.privileged.teacher is not None
+        shown = self.settings.skills.student == "always" or (
+            self.settings.skills.student == "train" and who.split == "train"
+        )
         skills = []
-        if learns:
+        if learns or shown:
             query = SkillQuery(self.settings.env.name, task.task_type, task.id, seed=who.session)
-            skills = self.retriever.retrieve(query)
+            skills = self.privileged.retriever.retrieve(query)
+
+        def prompt(messages: Messages) -> list[int]:
+            if shown:
+                return self.privileged.student.build(messages, skills, task_type=task.task_type).ids
+            return prompt_ids(self.tokenizer, messages, self.template_kwargs)
 
         def conversation():
             if self.settings.rows == "step":
-                return StepConversation(self.tokenizer, self.template_kwargs, self.format)
-            return TrajectoryConversation(self.tokenizer, self.template_kwargs, self.format, extend)
+                return StepConversation(prompt, self.format)
+            return TrajectoryConversation(prompt, self.format, extend)
 
         actor = Actor(
             tokenizer=self.tokenizer,
             format=self.format,
             conversation=conversation,
-            teacher=self.teacher if learns else None,
+            teacher=self.privileged.teacher if learns else None,
             limits=self.limits,
             invalid_action_penalty=self.settings.env.invalid_action_penalty,
         )

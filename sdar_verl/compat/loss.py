@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import ppo_loss
@@ -13,19 +14,20 @@ from sdar_verl.core import DistillationConfig, distillation_loss, flatten
 from sdar_verl.errors import SdarError
 
 COEF_KEY = "sdar_coef"  # λ of the step, handed over with every batch
+GATE_MEAN_KEY = "sdar_gate_mean"  # mean gate of the step, likewise; None where no baseline needs it
 TEACHER_FIELD = "teacher_log_probs"
 
 
 def sdar_loss(
     config: Any, model_output: Any, data: Any, dp_group: Any = None, *, distillation: DistillationConfig
 ) -> tuple[Any, dict[str, Any]]:
-    """``RL + λ · Agg(gate · distillation)`` of one micro-batch.
+    """``RL + λ · Agg(gate · distillation)`` of one micro-batch; without the reward's part if ``rl`` is off.
 
     Args:
         config: verl's ``ActorConfig``; its ``loss_agg_mode`` aggregates both parts.
         model_output: ``log_probs`` of the micro-batch, with gradient.
         data: the micro-batch; needs ``teacher_log_probs`` (nested, as ``response_mask``) and λ under `COEF_KEY`.
-        distillation: gate, β and divergence.
+        distillation: the term's settings.
 
     Raises:
         SdarError: the batch carries no teacher scores or no λ. There is no fallback to plain RL.
@@ -37,15 +39,22 @@ def sdar_loss(
             f"the batch has no {missing}: the teacher was not scored. Train with trainer.v1.trainer_mode=sdar, "
             "or turn the term off with sdar.distillation.enabled=false"
         )
+    if not distillation.rl:
+        data["advantages"] = torch.zeros_like(data["advantages"])
     loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     log_probs = no_padding_2_padding(model_output["log_probs"], data)
-    padded = data.select(TEACHER_FIELD, "response_mask").to_padded_tensor()
+    old = ["old_log_probs"] if "old" in distillation.needs else []
+    padded = data.select(TEACHER_FIELD, "response_mask", *old).to_padded_tensor()
+    entropy = no_padding_2_padding(model_output["entropy"], data) if "entropy" in distillation.needs else None
     term = distillation_loss(
         log_probs,
         padded[TEACHER_FIELD],
         padded["response_mask"],
         distillation,
         coef=float(coef),
+        entropy=entropy,
+        old_log_probs=padded["old_log_probs"] if old else None,
+        gate_mean=tu.get_non_tensor_data(data=data, key=GATE_MEAN_KEY, default=None),
         num_tokens_global=_number(data["batch_num_tokens"]),
         dp_size=int(data["dp_size"]),
         num_sequences_global=_number(data["global_batch_size"]),

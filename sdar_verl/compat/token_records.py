@@ -38,11 +38,12 @@ def write_token_records(path: Path, batch: Any, step: int, tokenizer: Any, setti
 def _record(
     session: str, keys: list[str], partition: str, step: int, tokenizer: Any, settings: Settings
 ) -> TokenRecord:
-    fields = ["prompts", "responses", "response_mask", "old_log_probs", TEACHER_FIELD, "extra_fields", "task"]
+    columns = ["responses", "response_mask", "old_log_probs", "entropy", TEACHER_FIELD]
+    fields = [*columns, "prompts", "extra_fields", "task"]
     data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
     extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
     task = getattr(data["task"][0], "data", data["task"][0])
-    rows = [list(data[name].unbind()) for name in ("responses", "response_mask", "old_log_probs", TEACHER_FIELD)]
+    rows = [list(data[name].unbind()) for name in columns]
     turns = [_turn(tokenizer, settings, *row) for row in zip(*rows, strict=True)]
     uid, _, number = session.rpartition("_")
     return TokenRecord(
@@ -64,10 +65,11 @@ def _turn(
     response: torch.Tensor,
     mask: torch.Tensor,
     student: torch.Tensor,
+    entropy: torch.Tensor,
     teacher: torch.Tensor,
 ) -> TokenTurn:
-    tokens = as_tokens(student[None].float(), teacher[None].float(), mask[None])
-    gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation.beta)[0]
+    tokens = as_tokens(student[None].float(), teacher[None].float(), mask[None], entropy=entropy[None].float())
+    gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation)[0]
     sampled = mask.bool()
     ids = response[sampled].tolist()
     return TokenTurn(

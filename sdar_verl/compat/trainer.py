@@ -15,9 +15,10 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
 from sdar_verl import plugin
-from sdar_verl.compat.loss import COEF_KEY, sdar_loss
+from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, sdar_loss
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.compat.run_metrics import RecordedTracking
+from sdar_verl.compat.step_tokens import shape_advantages, step_gate_mean
 from sdar_verl.compat.teacher_scoring import score_teacher
 from sdar_verl.compat.token_records import write_token_records
 from sdar_verl.core import resolve
@@ -39,6 +40,9 @@ class SdarTrainer(PPOTrainerSync):
         self.settings = Settings.from_config(OmegaConf.to_container(config, resolve=True))
         self.run_dir = Path(self.settings.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        if self.settings.distillation and "entropy" in self.settings.distillation.needs:
+            with open_dict(config):
+                config.actor_rollout_ref.actor.calculate_entropy = True
         super().__init__(config)
         if self.settings.distillation and self.settings.teacher.placement == "ref" and not self.use_reference_policy:
             raise ConfigError(
@@ -105,9 +109,10 @@ class SdarTrainer(PPOTrainerSync):
         return True
 
     def on_init_end(self) -> None:
-        if self.settings.distillation is not None:
+        term = self.settings.distillation
+        if term is not None and term.place == "loss":
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            self.actor_rollout_wg.set_loss_fn(partial(sdar_loss, config=actor, distillation=self.settings.distillation))
+            self.actor_rollout_wg.set_loss_fn(partial(sdar_loss, config=actor, distillation=term))
         self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
         print(f"[sdar] {self.panel.describe()}", flush=True)
         super().on_init_end()
@@ -122,10 +127,17 @@ class SdarTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch, metrics: dict):
         self._episode_metrics(batch, metrics)
-        if self.settings.distillation is not None:
-            with marked_timer("teacher", self.timing_raw, color="purple"):
-                self._compute_teacher_log_prob(batch, metrics)
-        return super()._compute_advantage(batch, metrics)
+        term = self.settings.distillation
+        if term is None:
+            return super()._compute_advantage(batch, metrics)
+        with marked_timer("teacher", self.timing_raw, color="purple"):
+            self._compute_teacher_log_prob(batch, metrics)
+        batch = super()._compute_advantage(batch, metrics)
+        if term.place == "advantage":
+            metrics.update(shape_advantages(batch, term, term.coef_at(self.global_steps)))
+        elif term.gate_baseline == "mean":
+            batch.extra_info[GATE_MEAN_KEY] = step_gate_mean(batch, term)
+        return batch
 
     def _compute_teacher_log_prob(self, batch, metrics: dict) -> None:
         extra = {

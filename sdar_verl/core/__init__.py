@@ -1,5 +1,6 @@
 """The objective in plain torch: no trainer, no model library, so that every part can be checked by hand."""
 
+from sdar_verl.core.advantages import ADVANTAGES
 from sdar_verl.core.aggregation import aggregate
 from sdar_verl.core.config import DistillationConfig
 from sdar_verl.core.distillation import DistillationOutput, distillation_loss
@@ -9,6 +10,7 @@ from sdar_verl.core.metrics import GAP_BINS, GATE_BINS, Stat, flatten, merge, re
 from sdar_verl.core.schedules import SCHEDULES, ScheduleConfig
 
 __all__ = [
+    "ADVANTAGES",
     "DIVERGENCES",
     "GAP_BINS",
     "GATES",

@@ -1,4 +1,4 @@
-"""Settings of the distillation term, refused at once when they make no sense."""
+"""Settings of the distillation part of a method, refused at once when they make no sense."""
 
 from __future__ import annotations
 
@@ -7,27 +7,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from sdar_verl.core.advantages import ADVANTAGES
 from sdar_verl.core.divergences import DIVERGENCES
-from sdar_verl.core.gates import GATES
+from sdar_verl.core.gates import BASELINES, GATES
+from sdar_verl.core.ratio import RATIOS
 from sdar_verl.core.schedules import ScheduleConfig, schedule_factor
+
+PLACES = ("loss", "advantage")
 
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """What is added to the RL loss: ``total = RL + λ(step) · Agg(g_t · d_t)``.
+    """How the teacher enters. In the loss: ``total = RL + λ(step) · Agg((g_t − b) · ρ_t · d_t)``.
 
     Attributes:
+        place: ``loss`` (a term beside the RL loss) or ``advantage`` (inside the RL loss, by the part `advantage`).
+        rl: False takes the reward's advantage out (0 for every token), so that only the teacher teaches; a KL or
+            entropy term of the RL loss stays.
         coef: λ, at least 0; 0 computes the term for the metrics and adds nothing.
-        gate: name of a gate (``gap``, ``none``).
-        beta: β of the gate, above 0; sharpness of the sigmoid per nat of gap.
-        divergence: name of a divergence (``sampled_token``).
+        gate: name of a gate (``gap``, ``entropy``, ``soft_or``, ``hard``, ``none``).
+        beta: β of the gate, above 0; sharpness of the sigmoid per nat.
+        gate_threshold: of the hard gate, in nats.
+        gate_baseline: what is taken from the gate: ``none``, ``half`` or ``mean``, see `gate_weights`.
+        divergence: name of a divergence (``sampled_token``, ``k3``).
+        importance_ratio: ``none``, ``detached`` or ``attached``, see `importance_ratio`.
+        ratio_clip: largest importance ratio, above 0; None for none.
+        advantage: name of an advantage part (``evidence``, ``reverse_kl``); None with ``place=loss``.
+        evidence_clip: ε_w of ``evidence``, in (0, 1).
         schedule: how λ changes over training; a `ScheduleConfig`, a mapping of its fields, or a name.
     """
 
+    place: str = "loss"
+    rl: bool = True
     coef: float = 0.01
     gate: str = "gap"
     beta: float = 5.0
+    gate_threshold: float = 0.0
+    gate_baseline: str = "none"
     divergence: str = "sampled_token"
+    importance_ratio: str = "none"
+    ratio_clip: float | None = None
+    advantage: str | None = None
+    evidence_clip: float = 0.2
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
@@ -43,12 +64,56 @@ class DistillationConfig:
             )
         GATES.get(self.gate)
         DIVERGENCES.get(self.divergence)
+        _one_of("place", self.place, PLACES)
+        _one_of("gate_baseline", self.gate_baseline, BASELINES)
+        _one_of("importance_ratio", self.importance_ratio, RATIOS)
+        if not _is_number(self.gate_threshold):
+            raise ValueError(
+                f"distillation gate_threshold must be a finite number of nats, got {self.gate_threshold!r}"
+            )
+        if self.ratio_clip is not None and (not _is_number(self.ratio_clip) or self.ratio_clip <= 0):
+            raise ValueError(f"distillation ratio_clip must be a finite number > 0 or null, got {self.ratio_clip!r}")
+        if not _is_number(self.evidence_clip) or not 0 < self.evidence_clip < 1:
+            raise ValueError(f"distillation evidence_clip must lie between 0 and 1, got {self.evidence_clip!r}")
+        if not isinstance(self.rl, bool):
+            raise ValueError(f"distillation rl must be true or false, got {self.rl!r}")
+        self._check_combination()
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", ScheduleConfig(name=self.schedule))
         elif isinstance(self.schedule, Mapping):
             object.__setattr__(self, "schedule", _build(ScheduleConfig, self.schedule, "distillation.schedule"))
         elif not isinstance(self.schedule, ScheduleConfig):
             raise TypeError(f"distillation schedule must be a name or a mapping with a name, got {self.schedule!r}")
+
+    def _check_combination(self) -> None:
+        if not self.rl and self.coef == 0:
+            raise ValueError("rl=false and coef=0 leave nothing to learn from; raise coef (lambda) or set rl=true")
+        if self.gate == "none" and self.gate_baseline != "none":
+            raise ValueError(
+                f"gate=none with gate_baseline={self.gate_baseline} gives every token the same constant, and "
+                "gate_baseline=mean gives 0; choose a gate or gate_baseline=none"
+            )
+        if self.ratio_clip is not None and self.importance_ratio == "none":
+            raise ValueError("ratio_clip clips the importance ratio; set importance_ratio=detached or attached")
+        if self.place == "loss":
+            if self.advantage is not None:
+                raise ValueError(f"advantage={self.advantage} has no effect with place=loss; set place=advantage")
+            return
+        if self.advantage is None:
+            raise ValueError(f"place=advantage needs advantage, one of {', '.join(ADVANTAGES.names())}")
+        ADVANTAGES.get(self.advantage)
+        parts = {
+            "gate": (self.gate, "none"),
+            "divergence": (self.divergence, "sampled_token"),
+            "importance_ratio": (self.importance_ratio, "none"),
+        }
+        idle = [f"{name}={value} (set {plain})" for name, (value, plain) in parts.items() if value != plain]
+        if idle:
+            raise ValueError(f"with place=advantage the RL loss weighs the tokens; no effect: {', '.join(idle)}")
+        if self.advantage == "evidence" and not self.rl:
+            raise ValueError("advantage=evidence scales the reward's advantage, which rl=false takes out; set rl=true")
+        if self.advantage == "evidence" and self.coef > 1:
+            raise ValueError(f"advantage=evidence mixes with coef (lambda) as a share in [0, 1], got {self.coef!r}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DistillationConfig:
@@ -59,9 +124,20 @@ class DistillationConfig:
         """
         return _build(cls, values, "distillation")
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Optional fields of `Tokens` that the configured parts read."""
+        old = {"old"} if self.importance_ratio != "none" else set()
+        return GATES.needs(self.gate) | DIVERGENCES.needs(self.divergence) | old
+
     def coef_at(self, step: int) -> float:
         """λ at training step `step`, the first step being 1."""
         return self.coef * schedule_factor(self.schedule, step)
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
 
 
 def _is_number(value: object) -> bool:

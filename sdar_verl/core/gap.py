@@ -12,8 +12,15 @@ def token_gap(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return teacher.detach() - student.detach()
 
 
-def as_tokens(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor, response_mask: torch.Tensor) -> Tokens:
-    """Check three ``(B, T)`` tensors and make them safe: zeros outside the mask *before* any arithmetic.
+def as_tokens(
+    student_log_probs: torch.Tensor,
+    teacher_log_probs: torch.Tensor,
+    response_mask: torch.Tensor,
+    *,
+    entropy: torch.Tensor | None = None,
+    old_log_probs: torch.Tensor | None = None,
+) -> Tokens:
+    """Check ``(B, T)`` tensors and make them safe: zeros outside the mask *before* any arithmetic.
 
     A NaN or infinity outside the mask therefore changes neither values nor gradients. Half precision is computed in
     float32. Inside the mask every log-probability must be finite: a sampled token to which teacher or student gives
@@ -23,33 +30,36 @@ def as_tokens(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor, 
         ValueError: shapes differ or are not ``(B, T)``, the mask holds something else than 0 and 1, or a
             log-probability inside the mask is NaN or infinite (the message says which and where first).
     """
-    shapes = {tuple(t.shape) for t in (student_log_probs, teacher_log_probs, response_mask)}
-    if len(shapes) != 1 or student_log_probs.dim() != 2:
-        raise ValueError(
-            "student_log_probs, teacher_log_probs and response_mask must share one shape (B, T), got "
-            f"{tuple(student_log_probs.shape)}, {tuple(teacher_log_probs.shape)}, {tuple(response_mask.shape)}"
-        )
+    values = {"student_log_probs": student_log_probs, "teacher_log_probs": teacher_log_probs}
+    values |= {"entropy": entropy} if entropy is not None else {}
+    values |= {"old_log_probs": old_log_probs} if old_log_probs is not None else {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in {**values, "response_mask": response_mask}.items()}
+    if len(set(shapes.values())) != 1 or response_mask.dim() != 2:
+        raise ValueError(f"{', '.join(shapes)} must share one shape (B, T), got {', '.join(map(str, shapes.values()))}")
     mask = response_mask.bool()
+    finite = {name: torch.isfinite(tensor) | ~mask for name, tensor in values.items()}
     binary = ((response_mask == 0) | (response_mask == 1)).all()
-    finite_student = torch.isfinite(student_log_probs) | ~mask
-    finite_teacher = torch.isfinite(teacher_log_probs) | ~mask
-    checks = torch.stack([binary, finite_student.all(), finite_teacher.all()]).tolist()
+    checks = torch.stack([binary, *(good.all() for good in finite.values())]).tolist()
     if not checks[0]:
         raise ValueError("response_mask must hold only 0 and 1 (1 = a response token)")
-    for name, values, finite, fine in (
-        ("student_log_probs", student_log_probs, finite_student, checks[1]),
-        ("teacher_log_probs", teacher_log_probs, finite_teacher, checks[2]),
-    ):
+    for (name, good), fine in zip(finite.items(), checks[1:], strict=True):
         if not fine:
-            row, column = (~finite).nonzero()[0].tolist()
+            row, column = (~good).nonzero()[0].tolist()
             raise ValueError(
-                f"{name} has {int((~finite).sum())} values on response tokens that are not finite, first "
-                f"{values[row, column].item()} at row {row}, token {column}; check that teacher and student score "
-                "the same response ids with the same vocabulary, and that no logits are masked out"
+                f"{name} has {int((~good).sum())} values on response tokens that are not finite, first "
+                f"{values[name][row, column].item()} at row {row}, token {column}; check that teacher and student "
+                "score the same response ids with the same vocabulary, and that no logits are masked out"
             )
     student = _safe(student_log_probs, mask)
     teacher = _safe(teacher_log_probs.detach(), mask)
-    return Tokens(student=student, teacher=teacher, gap=token_gap(student, teacher), mask=mask)
+    return Tokens(
+        student=student,
+        teacher=teacher,
+        gap=token_gap(student, teacher),
+        mask=mask,
+        entropy=None if entropy is None else _safe(entropy.detach(), mask),
+        old=None if old_log_probs is None else _safe(old_log_probs.detach(), mask),
+    )
 
 
 def _safe(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -88,17 +88,17 @@ def resolve(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def distillation_stats(tokens: Tokens, gate: torch.Tensor, divergence: torch.Tensor, coef: float) -> dict[str, Stat]:
+def distillation_stats(tokens: Tokens, gate: torch.Tensor, term: torch.Tensor, coef: float) -> dict[str, Stat]:
     """Statistics over the response tokens of one micro-batch; the same names always, even with no token at all.
 
-    ``sdar/loss`` (mean of g_t·d_t, without λ), ``sdar/gate_mean``, ``sdar/gate_active_ratio`` (share with g > ½),
-    ``sdar/gap_mean`` (nats), ``sdar/gap_negative_share``, ``sdar/decision_share``, ``sdar/decision_gate_mean`` and
-    ``sdar/decision_gap_mean`` (tokens with |Δ| > 0.1), ``sdar/lambda``, and ``sdar/gap_hist/<bin>``,
-    ``sdar/gate_hist/<bin>`` whose sum is the number of tokens in the bin and whose count is the number of all tokens,
-    so that a resolved histogram adds to 1.
+    ``sdar/loss`` (mean of the weighted divergence, without λ), ``sdar/gate_mean``, ``sdar/gate_active_ratio`` (share
+    with g > ½), ``sdar/gap_mean`` (nats), ``sdar/gap_negative_share``, ``sdar/decision_share``,
+    ``sdar/decision_gate_mean`` and ``sdar/decision_gap_mean`` (tokens with |Δ| > 0.1), ``sdar/lambda``, and
+    ``sdar/gap_hist/<bin>``, ``sdar/gate_hist/<bin>`` whose sum is the number of tokens in the bin and whose count is
+    the number of all tokens, so that a resolved histogram adds to 1.
     """
     mask = tokens.mask
-    gap, gate, term = tokens.gap[mask], gate[mask], (gate * divergence)[mask]
+    gap, gate, term = tokens.gap[mask], gate[mask], term[mask]
     decision = gap.abs() > DECISION_GAP
     names = {
         "sdar/loss": term.sum(dtype=torch.float64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 Part = TypeVar("Part")
@@ -21,14 +21,21 @@ class Registry(Generic[Part]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._parts: dict[str, Part] = {}
+        self._needs: dict[str, frozenset[str]] = {}
 
-    def register(self, name: str) -> Callable[[Part], Part]:
-        """Decorator that files a part under `name`; raises `ValueError` if the name is taken by another part."""
+    def register(self, name: str, *, needs: Iterable[str] = ()) -> Callable[[Part], Part]:
+        """Decorator that files a part under `name`; raises `ValueError` if the name is taken by another part.
+
+        Args:
+            name: what configurations call it.
+            needs: optional fields of `Tokens` that it reads, such as ``entropy`` or ``old``.
+        """
 
         def add(part: Part) -> Part:
             if self._parts.get(name, part) is not part:
                 raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
             self._parts[name] = part
+            self._needs[name] = frozenset(needs)
             return part
 
         return add
@@ -38,6 +45,10 @@ class Registry(Generic[Part]):
         if name not in self._parts:
             raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names()) or 'none'}")
         return self._parts[name]
+
+    def needs(self, name: str) -> frozenset[str]:
+        """The optional fields of `Tokens` that the part called `name` reads."""
+        return self._needs.get(name, frozenset())
 
     def names(self) -> list[str]:
         """All known names, sorted."""

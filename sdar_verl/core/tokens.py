@@ -18,9 +18,13 @@ class Tokens:
         teacher: log π_T(y_t | s_t⁺), without gradient.
         gap: Δ_t = sg[teacher − student], without gradient.
         mask: bool, True on response tokens.
+        entropy: h_t of the student's next-token distribution, without gradient; None where no part needs it.
+        old: log π_old(y_t | s_t) of the policy before the step's updates, without gradient; None likewise.
     """
 
     student: torch.Tensor
     teacher: torch.Tensor
     gap: torch.Tensor
     mask: torch.Tensor
+    entropy: torch.Tensor | None = None
+    old: torch.Tensor | None = None

@@ -153,14 +153,14 @@ class TeacherPromptBuilder:
         student = len(prompt_ids(self.tokenizer, messages, self._kwargs))
         if not skills:
             return (
-                f"the student's own prompt has {student} tokens, "
-                f"teacher_max_prompt_length is {self.max_prompt_length}; "
+                f"the student's own prompt has {student} tokens, the limit is {self.max_prompt_length}; "
                 "make it at least the student's maximum"
             )
         names = ", ".join(skill.id for skill in kept)
         return (
-            f"the teacher's prompt has {length} tokens with {names} and {student} without any skill, "
-            f"teacher_max_prompt_length is {self.max_prompt_length}; raise it or shorten the skills"
+            f"the privileged prompt has {length} tokens with {names} and {student} without any skill, "
+            f"the limit is {self.max_prompt_length}; raise it (sdar.teacher.max_prompt_length, or "
+            "data.max_prompt_length where the student is shown skills) or shorten the skills"
         )
 
 

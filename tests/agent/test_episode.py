@@ -14,6 +14,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.lab.tokenizer import train_tokenizer
 from sdar_verl.skills import Skill
 from sdar_verl.teacher import TeacherPromptBuilder
+from sdar_verl.teacher.templating import prompt_ids
 
 TASK = TaskRef("room/1", "toy", "train")
 WIDE = Limits(prompt=200, response=400)
@@ -70,7 +71,7 @@ def templated(tokenizer, messages, generation=True):
     return ids(tokenizer, text)
 
 
-def play(tokenizer, answers, rows="step", room=None, limits=WIDE, skills=SKILLS, teacher=True, asked=None):
+def play(tokenizer, answers, rows="step", room=None, limits=WIDE, skills=SKILLS, teacher=True, asked=None, prompt=None):
     """Play with the model saying `answers` (texts, or token ids) one after the other."""
     script = iter(answers)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -88,9 +89,10 @@ def play(tokenizer, answers, rows="step", room=None, limits=WIDE, skills=SKILLS,
         return [*so_far, *ids(tokenizer, "\n"), *templated(tokenizer, [new])]
 
     def conversation():
+        shown = prompt or (lambda messages: prompt_ids(tokenizer, messages, {}))
         if rows == "step":
-            return StepConversation(tokenizer, {}, Format())
-        return TrajectoryConversation(tokenizer, {}, Format(), extend)
+            return StepConversation(shown, Format())
+        return TrajectoryConversation(shown, Format(), extend)
 
     actor = Actor(
         tokenizer=tokenizer,
@@ -168,6 +170,29 @@ def test_the_teacher_sees_skills_before_the_same_answer(tokenizer, rows):
     assert all(turn.teacher_prompt_tokens for turn in played.record.turns)
     without = play(tokenizer, ["win"], rows=rows, teacher=False)
     assert without.rows[0].teacher_prompt_ids is None and without.record.turns[0].teacher_prompt_tokens is None
+
+
+@pytest.mark.parametrize("rows", ["step", "trajectory"])
+def test_skills_in_the_students_prompt_are_what_it_plays_and_learns_from(tokenizer, rows):
+    builder = TeacherPromptBuilder(tokenizer, "system", 300, {})
+    asked = []
+    played = play(
+        tokenizer, ["go", "win"], rows=rows, teacher=False, asked=asked,
+        prompt=lambda messages: builder.build(messages, SKILLS).ids,
+    )  # fmt: skip
+    assert played.record.won
+    assert played.rows[0].prompt_ids == asked[0][0]
+    for prompt, _ in asked:
+        text = tokenizer.decode(prompt)
+        assert all(text.count(skill.text) == 1 for skill in SKILLS)
+    assert "you said go" in tokenizer.decode(asked[1][0])
+
+
+@pytest.mark.parametrize("rows", ["step", "trajectory"])
+def test_skills_that_can_never_fit_stop_the_run(tokenizer, rows):
+    builder = TeacherPromptBuilder(tokenizer, "system", 20, {})
+    with pytest.raises(ConfigError, match="the privileged prompt has"):
+        play(tokenizer, ["go"], rows=rows, teacher=False, prompt=lambda messages: builder.build(messages, SKILLS).ids)
 
 
 def test_each_invalid_action_costs_its_penalty_and_is_played(tokenizer):

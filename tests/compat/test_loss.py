@@ -11,7 +11,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from sdar_verl.compat.loss import COEF_KEY, TEACHER_FIELD, sdar_loss
+from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, TEACHER_FIELD, sdar_loss
 from sdar_verl.core import DistillationConfig
 from sdar_verl.errors import SdarError
 
@@ -51,11 +51,12 @@ def make_rows(padding=()):
             "ref_log_prob": student + 0.2 * draw(response),
             TEACHER_FIELD: student + draw(response),
             "student": student,
+            "entropy": draw(response).abs(),
         })  # fmt: skip
     return rows
 
 
-def call(rows, loss, config, coef=0.5, total=None, dp_size=1, drop=()):
+def call(rows, loss, config, coef=0.5, total=None, dp_size=1, drop=(), extra=None):
     """One micro-batch of `rows`; returns the loss, the metrics and the gradient by row's student log-probability."""
     total = total or rows
     leaves = [row["student"].clone().requires_grad_() for row in rows]
@@ -64,7 +65,7 @@ def call(rows, loss, config, coef=0.5, total=None, dp_size=1, drop=()):
         torch.cat([torch.zeros(len(row["prompts"]) - 1), leaf, torch.zeros(1)])
         for row, leaf in zip(rows, leaves, strict=True)
     ]
-    fields = [name for name in rows[0] if name not in {"student", *drop}]
+    fields = [name for name in rows[0] if name not in {"student", "entropy", *drop}]
     data = tu.get_tensordict(
         {name: nested([row[name] for row in rows]) for name in fields},
         {
@@ -72,9 +73,12 @@ def call(rows, loss, config, coef=0.5, total=None, dp_size=1, drop=()):
             "batch_num_tokens": sum(int(row["response_mask"].sum()) for row in total),
             "global_batch_size": sum(bool(row["response_mask"].any()) for row in total),
             **({} if coef is None else {COEF_KEY: coef}),
+            **(extra or {}),
         },
     )
-    value, metrics = loss(config=config, model_output={"log_probs": nested(outputs)}, data=data)
+    entropy = [torch.cat([torch.zeros(len(row["prompts"]) - 1), row["entropy"], torch.zeros(1)]) for row in rows]
+    output = {"log_probs": nested(outputs), "entropy": nested(entropy)}
+    value, metrics = loss(config=config, model_output=output, data=data)
     value.backward()
     return value.item(), metrics, [leaf.grad for leaf in leaves]
 
@@ -162,3 +166,32 @@ def test_rows_that_pad_a_batch_and_poisoned_masked_tokens_change_nothing():
 def test_a_batch_without_teacher_is_refused(drop, coef, named):
     with pytest.raises(SdarError, match=f"the batch has no {named}.*trainer_mode=sdar"):
         call(make_rows(), hook, actor(), coef=coef, drop=drop)
+
+
+def test_parts_get_entropy_old_log_probs_and_the_mean_gate():
+    """The hook hands every part what it needs, in the right rows and places."""
+    rows = make_rows()
+    term = DistillationConfig(gate="soft_or", beta=2.0, gate_baseline="mean", importance_ratio="detached")
+    stock, _, stock_slopes = call(rows, ppo_loss, actor())
+    value, _, slopes = call(
+        rows, lambda config, **kw: sdar_loss(config, distillation=term, **kw), actor(), extra={GATE_MEAN_KEY: 0.25}
+    )
+    count, added = sum(int(row["response_mask"].sum()) for row in rows), 0.0
+    for row, found, before in zip(rows, slopes, stock_slopes, strict=True):
+        gap = (row[TEACHER_FIELD] - row["student"]).numpy()
+        gate = 1 / (1 + np.exp(-2.0 * (1 - (1 - row["entropy"].numpy()) * (1 - gap))))
+        weight = (gate - 0.25) * np.exp((row["student"] - row["old_log_probs"]).numpy()) * row["response_mask"].numpy()
+        added += float((weight * gap).sum()) * 0.5 / count
+        np.testing.assert_allclose((found - before).numpy(), -0.5 * weight / count, atol=1e-6)
+    assert value - stock == pytest.approx(added, abs=1e-6)
+
+
+def test_without_rl_only_the_teacher_and_the_kl_term_teach():
+    rows = make_rows()
+    term = DistillationConfig(rl=False, coef=0.5)
+    value, metrics, slopes = call(rows, lambda config, **kw: sdar_loss(config, distillation=term, **kw), actor())
+    for row in rows:
+        row["advantages"] = torch.zeros_like(row["advantages"])
+    expected, _, expected_slopes = call(rows, hook, actor())
+    assert value == expected
+    assert all(torch.equal(a, b) for a, b in zip(slopes, expected_slopes, strict=True))

@@ -82,7 +82,7 @@ def test_gate_is_detached(oracle):
 
 def test_a_gate_that_forgets_to_detach_is_detached_for_it(monkeypatch):
     """The seat for other gates sees the student with gradient; its result must carry none."""
-    monkeypatch.setitem(GATES._parts, "leaky", lambda tokens, beta: torch.sigmoid(tokens.teacher - tokens.student))
+    monkeypatch.setitem(GATES._parts, "leaky", lambda tokens, config: torch.sigmoid(tokens.teacher - tokens.student))
     _, gradient = run([[-1.0, -2.0]], [[-2.0, -1.5]], [[1, 1]], config=DistillationConfig(gate="leaky"))
     np.testing.assert_allclose(gradient, [[-0.5 / (1 + math.exp(1.0)), -0.5 / (1 + math.exp(-0.5))]], rtol=1e-12)
 
