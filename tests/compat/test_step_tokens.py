@@ -1,0 +1,91 @@
+"""What is read from and written to TransferQueue once a step: advantages that the teacher shapes, and the mean gate.
+
+A dictionary stands in for the queue; the real one is used by tests/e2e.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from sdar_verl.compat import step_tokens
+from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.core import DistillationConfig
+
+LENGTHS = (4, 1, 3)
+RLSD = DistillationConfig(place="advantage", advantage="evidence", gate="none", coef=0.5)
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """Three rows; the last token of the first is an observation, the last row only fills up the batch."""
+    generator = torch.Generator().manual_seed(0)
+    masks = [torch.ones(length, dtype=torch.int64) for length in LENGTHS]
+    masks[0][-1] = 0
+    masks[2][:] = 0
+    rows = {
+        "response_mask": masks,
+        "advantages": [torch.full((n,), a) for n, a in zip(LENGTHS, (1.5, -1.5, 0.0), strict=True)],
+    }
+    for name in ("old_log_probs", TEACHER_FIELD):
+        rows[name] = [-torch.randn(length, generator=generator).abs() for length in LENGTHS]
+    rows["entropy"] = [torch.rand(length, generator=generator) for length in LENGTHS]
+    rows[TEACHER_FIELD][2][:] = torch.nan
+    store = {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in rows.items()}
+
+    def get(keys, partition_id, select_fields):
+        return TensorDict({name: store[name] for name in select_fields}, batch_size=len(keys))
+
+    def put(keys, partition_id, fields):
+        assert list(keys) == list("abc")
+        store.update(fields.items())
+
+    monkeypatch.setattr(step_tokens.tq, "kv_batch_get", get)
+    monkeypatch.setattr(step_tokens.tq, "kv_batch_put", put)
+    return SimpleNamespace(store=store, batch=SimpleNamespace(keys=list("abc"), partition_id="train"))
+
+
+def rows_of(queue, name):
+    return [row.numpy().copy() for row in queue.store[name].unbind()]
+
+
+def test_advantages_are_replaced_token_by_token(queue):
+    before, old, teacher = (rows_of(queue, name) for name in ("advantages", "old_log_probs", TEACHER_FIELD))
+    metrics = step_tokens.shape_advantages(queue.batch, RLSD, coef=0.5)
+    after = rows_of(queue, "advantages")
+    changes = []
+    for row, sampled in ((0, 3), (1, 1)):
+        evidence = np.exp(np.sign(before[row]) * (teacher[row] - old[row])).clip(0.8, 1.2)
+        expected = before[row] * (0.5 + 0.5 * evidence)
+        np.testing.assert_allclose(after[row][:sampled], expected[:sampled], rtol=1e-6)
+        changes += list((expected - before[row])[:sampled])
+    assert (after[0][3:] == 0).all() and (after[2] == 0).all()
+    assert [len(row) for row in after] == list(LENGTHS)
+    assert metrics["sdar/advantage_change"] == pytest.approx(np.mean(changes), rel=1e-5)
+    assert metrics["sdar/lambda"] == 0.5 and "sdar/gap_mean" in metrics
+    assert not any("gate" in name for name in metrics)
+
+
+def test_lambda_zero_leaves_the_advantages_of_sampled_tokens(queue):
+    before = rows_of(queue, "advantages")
+    step_tokens.shape_advantages(queue.batch, RLSD, coef=0.0)
+    after = rows_of(queue, "advantages")
+    assert (after[0][:3] == before[0][:3]).all() and (after[1] == before[1]).all()
+
+
+def test_without_rl_only_the_gap_is_paid(queue):
+    old, teacher = (rows_of(queue, name) for name in ("old_log_probs", TEACHER_FIELD))
+    term = DistillationConfig(place="advantage", advantage="reverse_kl", gate="none", rl=False, coef=2.0)
+    step_tokens.shape_advantages(queue.batch, term, coef=2.0)
+    np.testing.assert_allclose(rows_of(queue, "advantages")[1], 2.0 * (teacher[1] - old[1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("gate", ["gap", "entropy"])
+def test_the_mean_gate_counts_sampled_tokens_alone(queue, gate):
+    old, teacher, entropy = (rows_of(queue, name) for name in ("old_log_probs", TEACHER_FIELD, "entropy"))
+    values = entropy if gate == "entropy" else [t - o for t, o in zip(teacher, old, strict=True)]
+    sampled = np.concatenate([values[0][:3], values[1]])
+    found = step_tokens.step_gate_mean(queue.batch, DistillationConfig(gate=gate, beta=2.0, gate_baseline="mean"))
+    assert found == pytest.approx(np.mean(1 / (1 + np.exp(-2.0 * sampled))), rel=1e-5)
