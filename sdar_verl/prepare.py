@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from sdar_envs import registry
 from sdar_envs.base import EnvError
 
@@ -35,7 +35,13 @@ def prepare(config: DictConfig) -> None:
     """
     plain = OmegaConf.to_container(config, resolve=True)
     settings = Settings.from_config(plain)
+    if settings.distillation is not None and "entropy" in settings.distillation.needs:
+        with open_dict(config):
+            config.actor_rollout_ref.actor.calculate_entropy = True
+        plain = OmegaConf.to_container(config, resolve=True)
     stock.validate(config)
+    _check_backbone(plain, settings)
+    _check_moving_average(plain, settings)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
     if settings.uses_skills:
@@ -108,6 +114,43 @@ def _check_machine(plain: dict[str, Any]) -> None:
         # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
         needed = 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"] + storage
         preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"]})
+
+
+def _check_backbone(plain: dict[str, Any], settings: Settings) -> None:
+    estimator = plain["algorithm"]["adv_estimator"]
+    if settings.rows == "step" and estimator != "grpo":
+        raise ConfigError(
+            f"algorithm.adv_estimator={estimator} takes every turn of an episode for a sample of its own: verl groups "
+            "the rows of an episode for grpo alone; set sdar.rows=trajectory or adv_estimator=grpo"
+        )
+    bypass = (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False)
+    if bypass and settings.distillation is not None and "entropy" in settings.distillation.needs:
+        raise ConfigError(
+            f"sdar.distillation.gate={settings.distillation.gate} needs the actor's entropy, which "
+            "algorithm.rollout_correction.bypass_mode=true never computes; set it to false or choose another gate"
+        )
+
+
+def _check_moving_average(plain: dict[str, Any], settings: Settings) -> None:
+    """The moving average lives in the reference model, which must be able to hold it and have no other use."""
+    if settings.distillation is None or settings.teacher.update_rate is None:
+        return
+    model, actor, ref = (plain["actor_rollout_ref"][part] for part in ("model", "actor", "ref"))
+    problems = {
+        "actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": (
+            ref["fsdp_config"]["model_dtype"] not in ("fp32", "float32")
+        ),
+        "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the moving average)": (
+            actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
+        ),
+        "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
+        "actor_rollout_ref.actor.strategy=fsdp2": actor["strategy"] != "fsdp2",
+        "actor_rollout_ref.model.lora_rank=0 (with adapters there is no reference model)": (model.get("lora_rank") or 0)
+        > 0,
+    }
+    wrong = [what for what, found in problems.items() if found]
+    if wrong:
+        raise ConfigError(f"sdar.teacher.update_rate needs {'; '.join(wrong)}")
 
 
 def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from sdar_verl.core import DistillationConfig
+from sdar_verl.core import DistillationConfig, StepGroupsConfig
 from sdar_verl.errors import ConfigError
 
 ROWS = ("step", "trajectory")
@@ -23,17 +23,32 @@ class TeacherSettings:
     prompt_placement: where the privileged text goes, see `sdar_verl.teacher.placements`.
     max_prompt_length: most tokens a privileged prompt may have.
     overflow: ``shrink`` leaves out whole skills until it fits, ``raise`` never does.
+    update_rate: with ``placement=ref``, the rate at which the weights follow the policy's; None keeps them frozen.
+    sync_steps: training steps between two such updates.
     """
 
     placement: str
     prompt_placement: str
     max_prompt_length: int
     overflow: str
+    update_rate: float | None
+    sync_steps: int
 
     def __post_init__(self) -> None:
         if self.placement not in TEACHER_PLACEMENTS:
             raise ConfigError(
                 f"sdar.teacher.placement={self.placement!r} is unknown; known: {', '.join(TEACHER_PLACEMENTS)}"
+            )
+        if isinstance(self.sync_steps, bool) or not isinstance(self.sync_steps, int) or self.sync_steps < 1:
+            raise ConfigError(f"sdar.teacher.sync_steps must be a whole number from 1, got {self.sync_steps!r}")
+        if self.update_rate is None:
+            return
+        if not isinstance(self.update_rate, (int, float)) or not 0 < self.update_rate <= 1:
+            raise ConfigError(f"sdar.teacher.update_rate must lie in (0, 1] or be null, got {self.update_rate!r}")
+        if self.placement != "ref":
+            raise ConfigError(
+                "sdar.teacher.update_rate makes the reference model follow the policy; set sdar.teacher.placement=ref "
+                "(placement=actor always has the policy's weights)"
             )
 
 
@@ -94,6 +109,7 @@ class Settings:
     rows: ``step`` (one row a turn) or ``trajectory`` (one row an episode).
     max_turn_tokens: most tokens of one answer; None for what the response length allows.
     distillation: the term's settings, or None for plain RL.
+    step_groups: GiGPO's step-level advantages.
     panel_size, panel_seed: the fixed validation panel; size None takes the whole split.
     token_episodes: episodes a step whose tokens are written to ``tokens.jsonl``.
     poll_seconds: how often the trainer looks for finished episodes.
@@ -104,6 +120,7 @@ class Settings:
     rows: str
     max_turn_tokens: int | None
     distillation: DistillationConfig | None
+    step_groups: StepGroupsConfig
     teacher: TeacherSettings
     skills: SkillSettings
     env: EnvSettings
@@ -122,6 +139,8 @@ class Settings:
                 f"sdar.skills.student={self.skills.student} shows the student what its teacher is shown, so there "
                 "would be nothing to distil; set sdar.distillation.enabled=false or sdar.skills.student=none"
             )
+        if self.step_groups.weight > 0 and self.rows != "step":
+            raise ConfigError("sdar.step_groups compares turns, which sdar.rows=trajectory joins; set sdar.rows=step")
         if not 0.01 <= self.poll_seconds <= 60:
             raise ConfigError("sdar.poll_seconds must lie between 0.01 and 60")
 
@@ -147,12 +166,17 @@ class Settings:
             term = DistillationConfig.from_mapping(distillation)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"sdar.distillation: {error}") from error
+        try:
+            step_groups = _make(StepGroupsConfig, _part(sdar, "step_groups", "sdar."), "sdar.step_groups")
+        except ValueError as error:
+            raise ConfigError(f"sdar.step_groups: {error}") from error
         return cls(
             method=sdar["method"],
             run_dir=sdar["run_dir"],
             rows=sdar["rows"],
             max_turn_tokens=sdar["max_turn_tokens"],
             distillation=term if enabled else None,
+            step_groups=step_groups,
             teacher=_make(TeacherSettings, _part(sdar, "teacher", "sdar."), "sdar.teacher"),
             skills=_make(SkillSettings, _part(sdar, "skills", "sdar."), "sdar.skills"),
             env=EnvSettings(

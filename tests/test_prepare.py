@@ -48,6 +48,21 @@ REFUSED = {
         ["sdar.skills.store=alfworld", "sdar.teacher.max_prompt_length=560", "sdar.teacher.overflow=raise"],
         "no privileged prompt can be built",
     ),
+    "a group of turns": (["algorithm.adv_estimator=rloo"], "sdar.rows=trajectory or adv_estimator=grpo"),
+    "an entropy nobody computes": (
+        ["sdar.distillation.gate=entropy", "algorithm.rollout_correction.bypass_mode=true"],
+        "never computes",
+    ),
+    "a moving average in bfloat16, with a KL term": (
+        [
+            "sdar.teacher.placement=ref",
+            "sdar.teacher.update_rate=0.05",
+            "actor_rollout_ref.actor.use_kl_loss=true",
+            "actor_rollout_ref.ref.fsdp_config.model_dtype=bf16",
+        ],
+        "needs .*model_dtype=fp32.*kl_loss_coef=0",
+    ),
+    "skills for both": (["sdar.skills.student=train"], "nothing to distil"),
     "an unknown retriever": (["sdar.skills.retriever=ruls"], "'ruls' is unknown; known: .*rules"),
     "an unknown placement": (["sdar.teacher.prompt_placement=top"], "'top' is unknown; known: .*system"),
     "a task type without a skill": (["sdar.skills.store={general}"], "sdar.skills: .*pick_and_place_simple"),

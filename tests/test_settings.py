@@ -23,11 +23,14 @@ CONFIG = {
             "divergence": "sampled_token",
             "schedule": {"name": "constant", "steps": None, "floor": 0.0},
         },
+        "step_groups": {"weight": 0.0, "gamma": 0.95, "norm": "mean"},
         "teacher": {
             "placement": "actor",
             "prompt_placement": "system",
             "max_prompt_length": 100,
             "overflow": "shrink",
+            "update_rate": None,
+            "sync_steps": 1,
         },
         "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0, "student": "none"},
         "panel": {"size": 5, "seed": 1},
@@ -114,3 +117,35 @@ def test_skills_are_shown_to_the_student_or_taught_not_both():
         read("sdar.skills.student", "never")
     assert read().uses_skills
     assert not read("sdar.distillation.enabled", False).uses_skills
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("weight", -1, "sdar.step_groups: weight must be a finite number >= 0"),
+        ("gamma", 1.5, r"sdar.step_groups: gamma must lie in \[0, 1\]"),
+        ("norm", "std", "unknown norm 'std'; known: mean, mean_std"),
+        ("omega", 1, "unknown key sdar.step_groups.omega"),
+    ],
+)
+def test_step_groups_are_checked(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        read(f"sdar.step_groups.{key}", value)
+
+
+def test_step_groups_need_step_rows():
+    config = copy.deepcopy(CONFIG)
+    config["sdar"] |= {"rows": "trajectory", "step_groups": {"weight": 1.0, "gamma": 0.95, "norm": "mean"}}
+    with pytest.raises(ConfigError, match="set sdar.rows=step"):
+        Settings.from_config(config)
+
+
+def test_a_moving_average_needs_the_reference_model():
+    with pytest.raises(ConfigError, match="set sdar.teacher.placement=ref"):
+        read("sdar.teacher.update_rate", 0.05)
+    for key, value, message in (
+        ("update_rate", 0, r"must lie in \(0, 1\] or be null"),
+        ("sync_steps", 0, "whole number from 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(f"sdar.teacher.{key}", value)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from sdar_envs.base import EpisodeView, PromptFormat
 
 from sdar_verl.agent.rows import Generation, Row
-from sdar_verl.teacher.errors import TeacherPromptTooLong
+from sdar_verl.teacher import TeacherPrompt, TeacherPromptTooLong
 
 if TYPE_CHECKING:
     from sdar_verl.agent.episode import Limits
 
 Messages = list[dict[str, str]]
 Extend = Callable[[Messages, Messages, list[int]], list[int]]
-Prompt = Callable[[Messages], list[int]]
+BuildPrompt = Callable[[Messages], TeacherPrompt]
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,17 @@ class Conversation(ABC):
     """The tokens of one episode so far.
 
     Args:
-        prompt: from the first messages to the student's prompt ids.
+        build: from the first messages to the student's prompt, which may hold skills as a teacher's does.
         prompt_format: renders what the student is shown.
+
+    Attributes:
+        shown: the prompt of the current row.
     """
 
-    def __init__(self, prompt: Prompt, prompt_format: PromptFormat):
-        self.prompt, self.format = prompt, prompt_format
+    shown: TeacherPrompt
+
+    def __init__(self, build: BuildPrompt, prompt_format: PromptFormat):
+        self.build, self.format = build, prompt_format
 
     @abstractmethod
     def next_request(self, view: EpisodeView, limits: Limits) -> Request:
@@ -72,9 +77,10 @@ class StepConversation(Conversation):
     def next_request(self, view: EpisodeView, limits: Limits) -> Request:
         self._messages: Messages = [{"role": "user", "content": self.format.render(view)}]
         try:
-            self._ids = self.prompt(self._messages)
+            self.shown = self.build(self._messages)
         except TeacherPromptTooLong as error:  # skills in the student's prompt
             return Request([], 0, str(error))
+        self._ids = self.shown.ids
         left, problem = _check(len(self._ids), 0, limits)
         return Request(self._ids, left, problem)
 
@@ -98,8 +104,8 @@ class TrajectoryConversation(Conversation):
     ids already there stay as they are.
     """
 
-    def __init__(self, prompt: Prompt, prompt_format: PromptFormat, extend: Extend):
-        super().__init__(prompt, prompt_format)
+    def __init__(self, build: BuildPrompt, prompt_format: PromptFormat, extend: Extend):
+        super().__init__(build, prompt_format)
         self._extend = extend
         self._messages: Messages = []
         self._row: Row | None = None
@@ -110,9 +116,10 @@ class TrajectoryConversation(Conversation):
         if self._row is None:
             self._messages = [message]
             try:
-                self._ids = self.prompt(self._messages)
+                self.shown = self.build(self._messages)
             except TeacherPromptTooLong as error:
                 return Request([], 0, str(error))
+            self._ids = self.shown.ids
             self._prompt = len(self._ids)
         else:
             before = self._messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.records import EpisodeRecord, TurnRecord
 from sdar_verl.skills import Skill
 from sdar_verl.skills.coverage import has_task_skill
-from sdar_verl.teacher import TeacherPromptBuilder
+from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
 
 
 class EnvSession(Protocol):
@@ -104,6 +105,8 @@ async def play_episode(
             parsed = actor.format.parse(text, view.admissible_actions)
             row = conversation.add_answer(answer, text)
             if row is not None:
+                row.state = hashlib.blake2b(view.observation.encode(), digest_size=16).hexdigest()
+                _note_skills(row, conversation.shown, task)
                 rows.append(row)
             teacher_tokens = _add_teacher(actor, conversation, rows[-1], skills, task)
             turns.append(
@@ -117,11 +120,14 @@ async def play_episode(
                     response_tokens=len(answer.token_ids),
                 )
             )
-            reward -= 0.0 if parsed.valid else actor.invalid_action_penalty
+            penalty = 0.0 if parsed.valid else actor.invalid_action_penalty
+            reward -= penalty
+            rows[-1].penalty += penalty
             clock = time.perf_counter()
             observation, gained, terminated, truncated, info = await env.step(parsed.action)
             env_seconds += time.perf_counter() - clock
             reward += gained
+            rows[-1].gained += gained
             won = bool(info["won"])
             view.history.append((view.observation, parsed.action))
             view.observation, view.admissible_actions = observation, info["admissible_actions"]
@@ -154,7 +160,11 @@ def _add_teacher(actor: Actor, conversation: Conversation, row: Row, skills: lis
     if row.teacher_prompt_ids is None:
         prompt = actor.teacher.build(conversation.prompt_messages(), skills, task_type=task.task_type)
         row.teacher_prompt_ids = prompt.ids
-        row.skills = [skill.id for skill in prompt.kept]
-        row.task_skill = has_task_skill(prompt.kept, task.task_type)
-        row.shrunk = bool(prompt.dropped)
+        _note_skills(row, prompt, task)
     return len(row.teacher_prompt_ids)
+
+
+def _note_skills(row: Row, prompt: TeacherPrompt, task: TaskRef) -> None:
+    row.skills = [skill.id for skill in prompt.kept]
+    row.task_skill = has_task_skill(prompt.kept, task.task_type)
+    row.shrunk = bool(prompt.dropped)

@@ -32,7 +32,10 @@ class Row:
         response_mask: 1 where the student sampled, 0 on observations.
         log_probs: rollout log-probabilities aligned with `response_ids` (0.0 on observations), or None.
         teacher_prompt_ids: the privileged prompt before the same `response_ids`; None without a teacher.
-        skills: ids of the skills in the privileged prompt; `task_skill` tells if one is of the row's own type.
+        skills: ids of the skills in the privileged prompt, or in the student's where it is shown them; `task_skill`
+            tells if one is of the row's own type, `shrunk` if some were left out.
+        state: digest of the observation that the row's first answer answers.
+        gained: the environment's reward for the row's actions; `penalty` is what invalid ones cost.
     """
 
     prompt_ids: list[int]
@@ -44,6 +47,9 @@ class Row:
     task_skill: bool = False
     shrunk: bool = False
     weights_steps: list[int] = field(default_factory=list)
+    state: str = ""
+    gained: float = 0.0
+    penalty: float = 0.0
 
 
 @dataclass

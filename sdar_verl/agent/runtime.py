@@ -19,7 +19,7 @@ from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillQuery, open_store
 from sdar_verl.skills.retrievers import make as make_retriever
 from sdar_verl.skills.retrievers.base import Retriever
-from sdar_verl.teacher import TeacherPromptBuilder
+from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
 from sdar_verl.teacher.templating import prompt_ids
 
 
@@ -99,15 +99,15 @@ class EpisodeRuntime:
             query = SkillQuery(self.settings.env.name, task.task_type, task.id, seed=who.session)
             skills = self.privileged.retriever.retrieve(query)
 
-        def prompt(messages: Messages) -> list[int]:
+        def build(messages: Messages) -> TeacherPrompt:
             if shown:
-                return self.privileged.student.build(messages, skills, task_type=task.task_type).ids
-            return prompt_ids(self.tokenizer, messages, self.template_kwargs)
+                return self.privileged.student.build(messages, skills, task_type=task.task_type)
+            return TeacherPrompt(prompt_ids(self.tokenizer, messages, self.template_kwargs), kept=[], dropped=[])
 
         def conversation():
             if self.settings.rows == "step":
-                return StepConversation(prompt, self.format)
-            return TrajectoryConversation(prompt, self.format, extend)
+                return StepConversation(build, self.format)
+            return TrajectoryConversation(build, self.format, extend)
 
         actor = Actor(
             tokenizer=self.tokenizer,

@@ -77,6 +77,9 @@ def _output(row: Row, played: PlayedEpisode, who: EpisodeId, last: bool) -> Agen
         "valid_share": sum(turn.valid for turn in record.turns) / max(1, len(record.turns)),
         "turns": len(record.turns),
         "last": last,
+        "state": row.state,
+        "gained": row.gained,
+        "penalty": row.penalty,
     }
     return AgentLoopOutput(
         prompt_ids=row.prompt_ids,

@@ -14,7 +14,7 @@ from sdar_verl.core import DistillationConfig, distillation_loss, flatten
 from sdar_verl.errors import SdarError
 
 COEF_KEY = "sdar_coef"  # λ of the step, handed over with every batch
-GATE_MEAN_KEY = "sdar_gate_mean"  # mean gate of the step, likewise; None where no baseline needs it
+GATE_MEAN_KEY = "sdar_gate_mean"  # mean gate of the step, likewise, where the baseline needs it
 TEACHER_FIELD = "teacher_log_probs"
 
 
@@ -43,6 +43,8 @@ def sdar_loss(
         data["advantages"] = torch.zeros_like(data["advantages"])
     loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     log_probs = no_padding_2_padding(model_output["log_probs"], data)
+    if "entropy" in distillation.needs and model_output.get("entropy") is None:
+        raise SdarError(f"gate={distillation.gate} needs entropy: set actor_rollout_ref.actor.calculate_entropy=true")
     old = ["old_log_probs"] if "old" in distillation.needs else []
     padded = data.select(TEACHER_FIELD, "response_mask", *old).to_padded_tensor()
     entropy = no_padding_2_padding(model_output["entropy"], data) if "entropy" in distillation.needs else None

@@ -1,7 +1,8 @@
-"""The tokens of a whole step, read once before its updates: for advantages that the teacher shapes, and mean gates."""
+"""What is computed over all rows of a step before its updates: advantages beside verl's own, and the mean gate."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import Any
 
 import torch
@@ -10,7 +11,15 @@ from tensordict import TensorDict
 from verl.workers.utils.padding import response_to_nested
 
 from sdar_verl.compat.loss import TEACHER_FIELD
-from sdar_verl.core import ADVANTAGES, DistillationConfig, flatten, resolve
+from sdar_verl.core import (
+    ADVANTAGES,
+    DistillationConfig,
+    StepGroupsConfig,
+    discounted_returns,
+    flatten,
+    resolve,
+    step_advantages,
+)
 from sdar_verl.core.gap import as_tokens
 from sdar_verl.core.gates import mean_gate
 from sdar_verl.core.metrics import distillation_stats
@@ -39,6 +48,44 @@ def shape_advantages(batch: Any, config: DistillationConfig, coef: float) -> dic
     stats = distillation_stats(tokens, torch.ones_like(zeros), shaped - advantages, coef)
     stats["sdar/advantage_change"] = stats.pop("sdar/loss")
     return resolve(flatten({name: stat for name, stat in stats.items() if "gate" not in name}))
+
+
+def add_step_advantages(batch: Any, config: StepGroupsConfig) -> dict[str, float]:
+    """Add ``weight`` times the step-level advantage to the ``advantages`` of every real row (one row a turn).
+
+    A turn's return is discounted over the environment's rewards from it on; the penalty of its own invalid action is
+    taken off without discount (as in verl-agent).
+
+    Returns:
+        Mean size of the groups that turns are compared in, share of turns that are alone, mean size of the advantage.
+    """
+    data = _read(batch, ["advantages", "extra_fields"])
+    extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
+    sessions: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for number, (key, tag) in enumerate(zip(batch.keys, batch.tags, strict=True)):
+        if not tag.get("is_padding", False):
+            session, _, turn = key.rpartition("_")
+            sessions[session].append((int(turn), number))
+    numbers, returns, states = [], [], []
+    for session, turns in sessions.items():
+        own = [number for _, number in sorted(turns)]
+        later = discounted_returns([extras[number]["gained"] for number in own], config.gamma)
+        numbers += own
+        returns += [value - extras[number]["penalty"] for number, value in zip(own, later, strict=True)]
+        states += [(session.rpartition("_")[0], extras[number]["state"]) for number in own]
+    found = step_advantages(torch.tensor(returns, dtype=torch.float32), states, config.norm)
+    rows = torch.zeros(len(batch.keys), dtype=torch.float32)
+    rows[numbers] = config.weight * found
+    mask = data["response_mask"].to_padded_tensor(0)
+    shaped = data["advantages"].to_padded_tensor(0.0) + rows[:, None] * mask
+    fields = TensorDict({"advantages": response_to_nested(shaped, data["response_mask"])}, batch_size=len(batch.keys))
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+    sizes = Counter(states)
+    return {
+        "step_groups/size_mean": sum(sizes[state] for state in states) / len(states),
+        "step_groups/alone_share": sum(sizes[state] == 1 for state in states) / len(states),
+        "step_groups/advantage_abs_mean": float(found.abs().mean()),
+    }
 
 
 def step_gate_mean(batch: Any, config: DistillationConfig) -> float:

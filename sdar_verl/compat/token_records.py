@@ -38,7 +38,8 @@ def write_token_records(path: Path, batch: Any, step: int, tokenizer: Any, setti
 def _record(
     session: str, keys: list[str], partition: str, step: int, tokenizer: Any, settings: Settings
 ) -> TokenRecord:
-    columns = ["responses", "response_mask", "old_log_probs", "entropy", TEACHER_FIELD]
+    columns = ["responses", "response_mask", "old_log_probs", TEACHER_FIELD]
+    columns += ["entropy"] if "entropy" in settings.distillation.needs else []
     fields = [*columns, "prompts", "extra_fields", "task"]
     data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
     extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
@@ -65,10 +66,15 @@ def _turn(
     response: torch.Tensor,
     mask: torch.Tensor,
     student: torch.Tensor,
-    entropy: torch.Tensor,
     teacher: torch.Tensor,
+    entropy: torch.Tensor | None = None,
 ) -> TokenTurn:
-    tokens = as_tokens(student[None].float(), teacher[None].float(), mask[None], entropy=entropy[None].float())
+    tokens = as_tokens(
+        student[None].float(),
+        teacher[None].float(),
+        mask[None],
+        entropy=None if entropy is None else entropy[None].float(),
+    )
     gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation)[0]
     sampled = mask.bool()
     ids = response[sampled].tolist()

@@ -18,7 +18,7 @@ from sdar_verl import plugin
 from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, sdar_loss
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.compat.run_metrics import RecordedTracking
-from sdar_verl.compat.step_tokens import shape_advantages, step_gate_mean
+from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
 from sdar_verl.compat.teacher_scoring import score_teacher
 from sdar_verl.compat.token_records import write_token_records
 from sdar_verl.core import resolve
@@ -40,9 +40,6 @@ class SdarTrainer(PPOTrainerSync):
         self.settings = Settings.from_config(OmegaConf.to_container(config, resolve=True))
         self.run_dir = Path(self.settings.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        if self.settings.distillation and "entropy" in self.settings.distillation.needs:
-            with open_dict(config):
-                config.actor_rollout_ref.actor.calculate_entropy = True
         super().__init__(config)
         if self.settings.distillation and self.settings.teacher.placement == "ref" and not self.use_reference_policy:
             raise ConfigError(
@@ -83,14 +80,27 @@ class SdarTrainer(PPOTrainerSync):
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
         if on_cpu():
-            from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker
+            from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker as ActorWorker
+        else:
+            from sdar_verl.compat.workers import SdarActorRolloutRefWorker as ActorWorker
+        for role in (Role.ActorRollout, Role.ActorRolloutRef):
+            if role in self.role_worker_mapping:
+                self.role_worker_mapping[role] = ray.remote(ActorWorker)
 
-            for role in (Role.ActorRollout, Role.ActorRolloutRef):
-                if role in self.role_worker_mapping:
-                    self.role_worker_mapping[role] = ray.remote(CpuActorRolloutRefWorker)
+    def _save_checkpoint(self) -> None:
+        if self.settings.teacher.update_rate is not None:
+            # before verl's own parts: the last of them makes a checkpoint complete
+            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / "actor"
+            self.ref_policy_wg.save_teacher(str(folder.absolute()))
+        super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
+        if self.settings.teacher.update_rate is not None and self.global_steps > 0:
+            trainer = self.config.trainer
+            named = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
+            folder = Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}")
+            self.ref_policy_wg.load_teacher(str((folder / "actor").absolute()))
         for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl"):
             drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
         if self.global_steps > 0:
@@ -128,11 +138,14 @@ class SdarTrainer(PPOTrainerSync):
     def _compute_advantage(self, batch, metrics: dict):
         self._episode_metrics(batch, metrics)
         term = self.settings.distillation
-        if term is None:
-            return super()._compute_advantage(batch, metrics)
-        with marked_timer("teacher", self.timing_raw, color="purple"):
-            self._compute_teacher_log_prob(batch, metrics)
+        if term is not None:
+            with marked_timer("teacher", self.timing_raw, color="purple"):
+                self._compute_teacher_log_prob(batch, metrics)
         batch = super()._compute_advantage(batch, metrics)
+        if self.settings.step_groups.weight > 0:
+            metrics.update(add_step_advantages(batch, self.settings.step_groups))
+        if term is None:
+            return batch
         if term.place == "advantage":
             metrics.update(shape_advantages(batch, term, term.coef_at(self.global_steps)))
         elif term.gate_baseline == "mean":
@@ -155,9 +168,12 @@ class SdarTrainer(PPOTrainerSync):
         write_token_records(self.run_dir / "tokens.jsonl", batch, self.global_steps, self.tokenizer, self.settings)
 
     def _update_actor(self, batch, metrics: dict):
-        if self.settings.distillation is not None:
+        if self.settings.distillation is not None and self.settings.distillation.place == "loss":
             batch.extra_info[COEF_KEY] = self.settings.distillation.coef_at(self.global_steps)
         batch = super()._update_actor(batch, metrics)
+        teacher = self.settings.teacher
+        if teacher.update_rate is not None and self.global_steps % teacher.sync_steps == 0:
+            self.ref_policy_wg.update_teacher(teacher.update_rate)
         parts = {key.removeprefix("actor/"): metrics.pop(key) for key in list(metrics) if key.startswith("actor/sdar/")}
         metrics.update(resolve(parts))
         return batch
@@ -173,6 +189,10 @@ class SdarTrainer(PPOTrainerSync):
         metrics["episode/failed_share"] = sum(bool(e["failed"]) for e in ends) / len(ends)
         metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
         metrics["episode/turns"] = sum(e["turns"] for e in ends) / len(ends)
+        if self.settings.skills.student != "none":
+            rows = [e for e, tag in zip(extras, batch.tags, strict=True) if not tag.get("is_padding", False)]
+            metrics["sdar/student_task_skill_share"] = sum(e["task_skill"] for e in rows) / len(rows)
+            metrics["sdar/student_shrunk_share"] = sum(e["shrunk"] for e in rows) / len(rows)
         for kind in sorted({e["task_type"] for e in ends}):
             own = [e["won"] for e in ends if e["task_type"] == kind]
             metrics[f"episode/success/{kind}"] = sum(own) / len(own)

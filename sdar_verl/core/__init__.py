@@ -8,6 +8,7 @@ from sdar_verl.core.divergences import DIVERGENCES
 from sdar_verl.core.gates import GATES
 from sdar_verl.core.metrics import GAP_BINS, GATE_BINS, Stat, flatten, merge, resolve
 from sdar_verl.core.schedules import SCHEDULES, ScheduleConfig
+from sdar_verl.core.step_groups import StepGroupsConfig, discounted_returns, step_advantages
 
 __all__ = [
     "ADVANTAGES",
@@ -20,9 +21,12 @@ __all__ = [
     "DistillationOutput",
     "ScheduleConfig",
     "Stat",
+    "StepGroupsConfig",
     "aggregate",
+    "discounted_returns",
     "distillation_loss",
     "flatten",
     "merge",
     "resolve",
+    "step_advantages",
 ]

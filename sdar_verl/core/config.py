@@ -93,6 +93,17 @@ class DistillationConfig:
                 f"gate=none with gate_baseline={self.gate_baseline} gives every token the same constant, and "
                 "gate_baseline=mean gives 0; choose a gate or gate_baseline=none"
             )
+        if self.divergence != "sampled_token" and self.gate_baseline != "none":
+            raise ValueError(
+                f"gate_baseline={self.gate_baseline} is a control variate of the sampled-token term alone: the "
+                f"gradient of {self.divergence} vanishes with the gap by itself; set gate_baseline=none"
+            )
+        if self.importance_ratio == "attached" and self.divergence != "k3":
+            raise ValueError(
+                f"importance_ratio=attached with divergence={self.divergence} would push the student away from the "
+                "teacher, because the term's value then is minus a reverse KL; set importance_ratio=detached, or "
+                "divergence=k3"
+            )
         if self.ratio_clip is not None and self.importance_ratio == "none":
             raise ValueError("ratio_clip clips the importance ratio; set importance_ratio=detached or attached")
         if self.place == "loss":

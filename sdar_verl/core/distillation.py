@@ -74,7 +74,8 @@ def distillation_loss(
     given = {"entropy": entropy, "old": old_log_probs}
     lacking = sorted(name for name in config.needs if given[name] is None)
     if lacking:
-        raise ValueError(f"gate={config.gate}, importance_ratio={config.importance_ratio} need {', '.join(lacking)}")
+        parts = f"gate={config.gate}, divergence={config.divergence}, importance_ratio={config.importance_ratio}"
+        raise ValueError(f"{parts} need {', '.join(lacking)}")
     tokens = as_tokens(
         student_log_probs, teacher_log_probs, response_mask, entropy=entropy, old_log_probs=old_log_probs
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from sdar_verl.core.tokens import Tokens
+from sdar_verl.core.tokens import MAX_LOG_RATIO, Tokens
 
 RATIOS = ("none", "detached", "attached")
-MAX_LOG_RATIO = 20.0
 
 
 def importance_ratio(tokens: Tokens, kind: str, clip: float | None) -> torch.Tensor | float:
@@ -17,7 +16,7 @@ def importance_ratio(tokens: Tokens, kind: str, clip: float | None) -> torch.Ten
         tokens: needs `Tokens.old`, the log-probabilities before the step's first update.
         kind: ``none`` (paper and official SDAR: up to about 25 updates on one batch go uncorrected), ``detached`` (a
             weight, as SDPO has it) or ``attached`` (gradient flows through ρ as well, as Skill-SD has it: then
-            ρ·k3 has the gradient of the reverse KL).
+            ρ·k3 has the gradient of the reverse KL; for k3 alone).
         clip: largest ρ, above 0; None for none. The exponent is cut at ±20 nats in any case.
 
     Raises:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+MAX_LOG_RATIO = 20.0  # nats; e^20 is far above any useful weight and far below overflow
+
 
 @dataclass(frozen=True)
 class Tokens:

@@ -39,7 +39,7 @@ class EpisodeRecord:
         uid: the group of episodes that share a task; `session` counts inside the group.
         reward: the episode's summed reward, in the environment's unit.
         failed: why the episode did not finish (a crashed or stuck environment), None when it did.
-        skills: ids of the skills shown to the teacher.
+        skills: ids of the skills retrieved, for the teacher or for the student.
         seconds, env_seconds, gen_seconds: wall time of the whole episode, of environment calls, of generation.
     """
 

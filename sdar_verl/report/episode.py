@@ -1,4 +1,4 @@
-"""One episode, token by token: colour is the gate, hovering tells what student and teacher thought."""
+"""One episode, token by token: colour is the gap, hovering tells what student and teacher thought."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sdar_verl.report.html import Html, join, tag, text
 
 DECISION_GAP = 0.1  # nats; the same bound as in the metrics `sdar/decision_*`
 _LOW, _MIDDLE, _HIGH = (91, 141, 201), (255, 255, 255), (238, 140, 66)
+_SHARPNESS = 5.0  # per nat: the colour scale is SDAR's gate at its default beta, whatever gate the run has
 _LONG = 40  # turns shown before the rest is folded away
 
 
@@ -59,16 +60,23 @@ def prompts(record: TokenRecord) -> Html:
     )
 
 
-def colour(gate: float) -> str:
-    """CSS colour of a gate in [0, 1]: blue below one half, white at it, orange above."""
-    end, share = (_HIGH, gate * 2 - 1) if gate >= 0.5 else (_LOW, 1 - gate * 2)
+def shade(gap: float) -> float:
+    """Place of a gap (nats) on the colour scale: σ(5·gap), in [0, 1]."""
+    return 0.5 * (1 + math.tanh(_SHARPNESS * gap / 2))
+
+
+def colour(place: float) -> str:
+    """CSS colour of a place in [0, 1]: blue below one half, white at it, orange above."""
+    end, share = (_HIGH, place * 2 - 1) if place >= 0.5 else (_LOW, 1 - place * 2)
     share = min(1.0, max(0.0, share)) * 0.85
     return "#" + "".join(f"{round(m + (e - m) * share):02x}" for m, e in zip(_MIDDLE, end, strict=True))
 
 
 def _turn(number: int, turn: TokenTurn, observation: str) -> Html:
     spans = [
-        tag("i", _printable(token), style=f"background:{colour(gate)}", data_tip=_tip(student, teacher, gap, gate))
+        tag(
+            "i", _printable(token), style=f"background:{colour(shade(gap))}", data_tip=_tip(student, teacher, gap, gate)
+        )
         for token, student, teacher, gap, gate in zip(
             turn.tokens, turn.student_logp, turn.teacher_logp, turn.gap, turn.gate, strict=True
         )
@@ -105,6 +113,6 @@ def _legend() -> Html:
         "div",
         "0: teacher finds it less likely",
         tag("span", class_="ramp", style=f"background:linear-gradient(90deg, {ramp})"),
-        "1: teacher finds it more likely. Colour is the gate; hover over a token for its numbers.",
+        "1: teacher finds it more likely. Colour is σ(5·gap), SDAR's gate; hover over a token for its numbers.",
         class_="legend",
     )

@@ -153,10 +153,10 @@ def _teacher(runs: Sequence[Run], draw: _Plots) -> Html | str:
     if not any(run.distils for run in runs):
         return ""
     lead = (
-        "The gap is the teacher's log-probability of a sampled token minus the student's, in nats; the gate is the "
-        "weight in (0, 1) of the token in the distillation term. Most tokens are not in doubt and have a gap near zero "
-        "and a gate near one half, so the decision tokens, on which the two differ by more than 0.1 nats, are shown "
-        "apart. On the student's own tokens the mean gap is negative by construction."
+        "The gap is the teacher's log-probability of a sampled token minus the student's, in nats; the gate, where the "
+        "method has one, is the token's weight in the distillation term. Most tokens are not in doubt and have a gap "
+        "near zero and a gate near one half, so the decision tokens, on which the two differ by more than 0.1 nats, "
+        "are shown apart. On the student's own tokens the mean gap is negative by construction."
     )
     return html.section(
         "teacher",

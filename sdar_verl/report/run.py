@@ -82,8 +82,8 @@ class Run:
 
     @property
     def distils(self) -> bool:
-        """True if the run logged a gate, that is, if a teacher took part."""
-        return bool(self.series("sdar/gate_mean")[0])
+        """True if the run logged a gap, that is, if a teacher took part."""
+        return bool(self.series("sdar/gap_mean")[0])
 
     @property
     def rates(self) -> dict[int, Rate]:

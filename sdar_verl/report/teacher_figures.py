@@ -53,7 +53,8 @@ def gate_and_gap(runs: Sequence[Run]) -> Figure | None:
                         panel.plot(steps, values, style, color=colour, label=named)
             panel.set_title(title)
             panel.set_xlabel("step")
-            panel.legend(loc="best", fontsize=8.5)
+            if panel.lines:  # a method that has no gate leaves its panel empty
+                panel.legend(loc="best", fontsize=8.5)
         axes[0].axhline(0.5, color="#9aa4b1", linewidth=1)
         axes[1].axhline(0, color="#9aa4b1", linewidth=1)
         axes[2].set_ylim(0, 1)
@@ -63,7 +64,7 @@ def gate_and_gap(runs: Sequence[Run]) -> Figure | None:
 
 def histograms(runs: Sequence[Run]) -> Figure | None:
     """Heat maps: how the tokens of each step spread over the bins of gap and gate."""
-    runs = [run for run in _distilling(runs)[0] if run.family("sdar/gap_hist/") and run.family("sdar/gate_hist/")]
+    runs = [run for run in _distilling(runs)[0] if run.family("sdar/gap_hist/")]
     if not runs:
         return None
     with rc_context(STYLE | {"axes.grid": False}):
@@ -71,6 +72,9 @@ def histograms(runs: Sequence[Run]) -> Figure | None:
         grid = figure.subplots(len(runs), 2, squeeze=False)
         for row, run in zip(grid, runs, strict=True):
             for axes, prefix, what in ((row[0], "sdar/gap_hist/", "Gap in nats"), (row[1], "sdar/gate_hist/", "Gate")):
+                if not run.family(prefix):
+                    axes.set_axis_off()
+                    continue
                 image = _heat_map(axes, run, prefix)
                 axes.set_title(what if len(runs) == 1 else f"{run.name}: {what.lower()}")
                 bar = figure.colorbar(image, ax=axes, format=PercentFormatter(1, decimals=0), pad=0.02)

@@ -154,7 +154,7 @@ class TeacherPromptBuilder:
         if not skills:
             return (
                 f"the student's own prompt has {student} tokens, the limit is {self.max_prompt_length}; "
-                "make it at least the student's maximum"
+                "make it at least data.max_prompt_length"
             )
         names = ", ".join(skill.id for skill in kept)
         return (

@@ -13,7 +13,7 @@ from sdar_verl.agent.rows import Generation
 from sdar_verl.errors import ConfigError
 from sdar_verl.lab.tokenizer import train_tokenizer
 from sdar_verl.skills import Skill
-from sdar_verl.teacher import TeacherPromptBuilder
+from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
 from sdar_verl.teacher.templating import prompt_ids
 
 TASK = TaskRef("room/1", "toy", "train")
@@ -89,10 +89,10 @@ def play(tokenizer, answers, rows="step", room=None, limits=WIDE, skills=SKILLS,
         return [*so_far, *ids(tokenizer, "\n"), *templated(tokenizer, [new])]
 
     def conversation():
-        shown = prompt or (lambda messages: prompt_ids(tokenizer, messages, {}))
+        plain = prompt or (lambda messages: TeacherPrompt(prompt_ids(tokenizer, messages, {}), [], []))
         if rows == "step":
-            return StepConversation(shown, Format())
-        return TrajectoryConversation(shown, Format(), extend)
+            return StepConversation(plain, Format())
+        return TrajectoryConversation(plain, Format(), extend)
 
     actor = Actor(
         tokenizer=tokenizer,
@@ -178,10 +178,11 @@ def test_skills_in_the_students_prompt_are_what_it_plays_and_learns_from(tokeniz
     asked = []
     played = play(
         tokenizer, ["go", "win"], rows=rows, teacher=False, asked=asked,
-        prompt=lambda messages: builder.build(messages, SKILLS).ids,
+        prompt=lambda messages: builder.build(messages, SKILLS),
     )  # fmt: skip
     assert played.record.won
     assert played.rows[0].prompt_ids == asked[0][0]
+    assert all(row.skills == ["general", "toy-one"] and not row.shrunk for row in played.rows)
     for prompt, _ in asked:
         text = tokenizer.decode(prompt)
         assert all(text.count(skill.text) == 1 for skill in SKILLS)
@@ -192,7 +193,7 @@ def test_skills_in_the_students_prompt_are_what_it_plays_and_learns_from(tokeniz
 def test_skills_that_can_never_fit_stop_the_run(tokenizer, rows):
     builder = TeacherPromptBuilder(tokenizer, "system", 20, {})
     with pytest.raises(ConfigError, match="the privileged prompt has"):
-        play(tokenizer, ["go"], rows=rows, teacher=False, prompt=lambda messages: builder.build(messages, SKILLS).ids)
+        play(tokenizer, ["go"], rows=rows, teacher=False, prompt=lambda messages: builder.build(messages, SKILLS))
 
 
 def test_each_invalid_action_costs_its_penalty_and_is_played(tokenizer):

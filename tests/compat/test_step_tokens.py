@@ -8,19 +8,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from sdar_verl.compat import step_tokens
 from sdar_verl.compat.loss import TEACHER_FIELD
-from sdar_verl.core import DistillationConfig
+from sdar_verl.core import DistillationConfig, StepGroupsConfig
 
+KEYS = ("u_0_0", "u_1_0", "u_0_1")
 LENGTHS = (4, 1, 3)
 RLSD = DistillationConfig(place="advantage", advantage="evidence", gate="none", coef=0.5)
 
 
 @pytest.fixture
 def queue(monkeypatch):
-    """Three rows; the last token of the first is an observation, the last row only fills up the batch."""
+    """Three rows; the last token of the first is an observation, the last row has none that was sampled."""
     generator = torch.Generator().manual_seed(0)
     masks = [torch.ones(length, dtype=torch.int64) for length in LENGTHS]
     masks[0][-1] = 0
@@ -39,12 +40,13 @@ def queue(monkeypatch):
         return TensorDict({name: store[name] for name in select_fields}, batch_size=len(keys))
 
     def put(keys, partition_id, fields):
-        assert list(keys) == list("abc")
+        assert tuple(keys) == KEYS
         store.update(fields.items())
 
     monkeypatch.setattr(step_tokens.tq, "kv_batch_get", get)
     monkeypatch.setattr(step_tokens.tq, "kv_batch_put", put)
-    return SimpleNamespace(store=store, batch=SimpleNamespace(keys=list("abc"), partition_id="train"))
+    batch = SimpleNamespace(keys=KEYS, tags=[{}, {}, {}], partition_id="train")
+    return SimpleNamespace(store=store, batch=batch)
 
 
 def rows_of(queue, name):
@@ -89,3 +91,26 @@ def test_the_mean_gate_counts_sampled_tokens_alone(queue, gate):
     sampled = np.concatenate([values[0][:3], values[1]])
     found = step_tokens.step_gate_mean(queue.batch, DistillationConfig(gate=gate, beta=2.0, gate_baseline="mean"))
     assert found == pytest.approx(np.mean(1 / (1 + np.exp(-2.0 * sampled))), rel=1e-5)
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_turns_in_the_same_state_are_compared(queue, padding):
+    """Two episodes of one group begin alike; the first wins with its second turn, the second makes a mistake."""
+    before = rows_of(queue, "advantages")
+    extras = [
+        {"state": "start", "gained": 0.0, "penalty": 0.0},
+        {"state": "start", "gained": 0.0, "penalty": 0.1},
+        {"state": "later", "gained": 10.0, "penalty": 0.0},
+    ]
+    queue.store["extra_fields"] = NonTensorStack(*(NonTensorData(extra) for extra in extras))
+    if padding:
+        queue.batch.tags[2] = {"is_padding": True}
+    metrics = step_tokens.add_step_advantages(queue.batch, StepGroupsConfig(weight=2.0, gamma=0.5))
+    returns = (0.0, -0.1) if padding else (5.0, -0.1)
+    expected = [2.0 * (value - sum(returns) / 2) for value in returns]
+    after = rows_of(queue, "advantages")
+    np.testing.assert_allclose(after[0], before[0] + expected[0] * np.array([1, 1, 1, 0]), rtol=1e-6)
+    np.testing.assert_allclose(after[1], before[1] + expected[1], rtol=1e-6)
+    np.testing.assert_array_equal(after[2], before[2])
+    assert metrics["step_groups/alone_share"] == pytest.approx(0.0 if padding else 1 / 3)
+    assert metrics["step_groups/size_mean"] == pytest.approx(2.0 if padding else 5 / 3)

@@ -35,9 +35,11 @@ from sdar_verl.compat.cpu.rollout import CpuHttpServer, CpuReplica, CpuServerAda
 from sdar_verl.compat.cpu.worker_extension import CpuWorkerExtension
 from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker
 from sdar_verl.compat.trainer import SdarTrainer
+from sdar_verl.compat.workers import SdarActorRolloutRefWorker
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
 OWN_STEPS = {"logger", "_checked", "_panel_unplayed", "_compute_teacher_log_prob", "_episode_metrics"}
+OWN_CALLS = {"update_teacher", "save_teacher", "load_teacher", "_teacher_file"}
 # our class, verl's class, the names that are ours alone; every other name must be verl's, or a hook is never called
 PAIRS = [
     (SdarTrainer, PPOTrainerSync, OWN_STEPS),
@@ -48,6 +50,7 @@ PAIRS = [
     (CpuReplica, vLLMReplica, set()),
     (CpuServerAdapter, ServerAdapter, set()),
     (CpuWorkerExtension, vLLMColocateWorkerExtension, set()),
+    (SdarActorRolloutRefWorker, ActorRolloutRefWorker, OWN_CALLS),
     (CpuActorRolloutRefWorker, ActorRolloutRefWorker, set()),
 ]
 # what is called, and the arguments it must take by name

@@ -41,6 +41,8 @@ def test_frozen():
         ({"gate": "none", "gate_baseline": "mean"}, "same constant"),
         ({"gate_threshold": math.nan}, "gate_threshold must be a finite number"),
         ({"importance_ratio": "yes"}, "unknown importance_ratio 'yes'; known: none, detached, attached"),
+        ({"importance_ratio": "attached"}, "away from the teacher.*divergence=k3"),
+        ({"divergence": "k3", "gate_baseline": "half"}, "control variate of the sampled-token term alone"),
         ({"ratio_clip": 2.0}, "set importance_ratio=detached or attached"),
         ({"importance_ratio": "detached", "ratio_clip": 0}, "ratio_clip must be a finite number > 0 or null"),
         ({"advantage": "evidence"}, "no effect with place=loss"),

@@ -62,7 +62,9 @@ def run(config, student, teacher, old, entropy, mask, dtype=torch.float64, **kwa
     st.sampled_from([torch.float64, torch.float32]),
 )
 def test_every_combination_equals_the_oracle(seed, gate_name, baseline, divergence, ratio, dtype):
-    if gate_name == "none" and baseline != "none":
+    if (gate_name == "none" or divergence == "k3") and baseline != "none":
+        return
+    if ratio[0] == "attached" and divergence != "k3":
         return
     student, teacher, old, entropy, mask = case(seed)
     config = DistillationConfig(

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from sdar_verl.evaluation.jsonl import read_records
-from sdar_verl.evaluation.records import EpisodeRecord
+from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -34,16 +34,29 @@ def test_skill_sd(train):
     assert data["sdar/lambda"] == 0.001 and data["sdar/gate_mean"] == 1.0
 
 
-def test_rlsd(train):
-    _, data = step(train, "rlsd", {"method": "rlsd"})
-    assert data["sdar/lambda"] == 0.5 and math.isfinite(data["sdar/gap_mean"])
-    assert math.isfinite(data["sdar/advantage_change"])
+def test_the_teacher_in_the_advantage(train):
+    """RLSD's configuration with the plainest part, so that the advantages that verl trained on can be recognised."""
+    _, data = step(train, "rlsd", {
+        "method": "rlsd",
+        "sdar.distillation.advantage": "reverse_kl",
+        "sdar.distillation.rl": "false",
+        "sdar.distillation.coef": 2.0,
+        "actor_rollout_ref.actor.use_kl_loss": "false",
+    })  # fmt: skip
+    assert data["sdar/lambda"] == 2.0
+    assert data["sdar/advantage_change"] == pytest.approx(2.0 * data["sdar/gap_mean"], rel=1e-4)
+    assert data["critic/advantages/mean"] == pytest.approx(data["sdar/advantage_change"], rel=1e-4)
+    assert data["sdar/advantage_change"] != 0.0 and data["actor/grad_norm"] > 0
     assert "sdar/gate_mean" not in data and "sdar/loss" not in data
 
 
 def test_skill_grpo_shows_the_student_skills_in_training_alone(train):
     run, data = step(train, "skill_grpo", {"method": "skill_grpo", "data.max_prompt_length": 800})
-    assert not any(name.startswith("sdar/") for name in data)
+    assert {name for name in data if name.startswith("sdar/")} == {
+        "sdar/student_task_skill_share",
+        "sdar/student_shrunk_share",
+    }
+    assert data["sdar/student_task_skill_share"] == 1.0
     trained, played = (
         list(read_records(run.run_dir / "episodes" / f"{split}.jsonl", EpisodeRecord)) for split in ("train", "val")
     )
@@ -51,6 +64,46 @@ def test_skill_grpo_shows_the_student_skills_in_training_alone(train):
     shortest = min(episode.turns[0].prompt_tokens for episode in trained)
     assert shortest > max(episode.turns[0].prompt_tokens for episode in played)
     assert all(turn.teacher_prompt_tokens is None for episode in trained for turn in episode.turns)
+
+
+def test_gigpo(train):
+    _, data = step(train, "gigpo", {"method": "gigpo"})
+    assert data["step_groups/size_mean"] > 1.0, "the first turns of a group begin alike"
+    assert 0.0 < data["step_groups/alone_share"] < 1.0
+    assert not any(name.startswith("sdar/") for name in data)
+
+
+def test_a_teacher_that_follows_the_policy(train):
+    """At rate 1 the moving average *is* the policy, also after going on: without privileged text there is no gap.
+
+    The learning rate is so large that frozen weights, or those of the step before, would show.
+    """
+    overrides = {
+        "sdar.skills.retriever": "none",
+        "sdar.skills.allow_missing": "true",
+        "sdar.teacher.placement": "ref",
+        "sdar.teacher.update_rate": 1.0,
+        "sdar.record.token_episodes": 8,
+        "actor_rollout_ref.actor.use_kl_loss": "true",
+        "actor_rollout_ref.actor.kl_loss_coef": 0.0,
+        "actor_rollout_ref.actor.optim.lr": 1e-2,
+        "trainer.save_freq": 1,
+        "trainer.test_freq": -1,
+        "trainer.val_before_train": "false",
+    }
+    for steps in (2, 3):
+        run = train("ema", {**overrides, "trainer.total_training_steps": steps})
+        assert run.wait() == 0, run.tail()
+        assert run.left() == []
+    records = list(read_records(run.run_dir / "tokens.jsonl", TokenRecord))
+    first = {}
+    for record in records:
+        gaps = [gap for turn in record.turns for gap in turn.gap]
+        assert max(map(abs, gaps)) < 1e-5, f"step {record.step}"
+        first.setdefault(record.step, record.turns[0].student_logp)
+    assert sorted(first) == [1, 2, 3]
+    grown = [line["data"]["actor/grad_norm"] for line in run.lines("metrics.jsonl")]
+    assert all(value > 0 for value in grown), "nothing was learned, so this test could not fail"
 
 
 def test_parts_that_need_more_than_log_probs(train):

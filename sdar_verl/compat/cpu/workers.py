@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import torch
-from verl.workers.engine_workers import ActorRolloutRefWorker
+
+from sdar_verl.compat.workers import SdarActorRolloutRefWorker
 
 
 def threads_of_a_rank(ranks: int) -> int:
@@ -13,7 +14,7 @@ def threads_of_a_rank(ranks: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
-class CpuActorRolloutRefWorker(ActorRolloutRefWorker):
+class CpuActorRolloutRefWorker(SdarActorRolloutRefWorker):
     """Stock worker with the machine's cores and a process group of its own.
 
     verl's backend string (``cpu:gloo,cpu:gloo``) names the CPU twice, and Ray gives an actor one thread.
@@ -26,4 +27,4 @@ class CpuActorRolloutRefWorker(ActorRolloutRefWorker):
         super().init_model()
 
     # verl finds the dispatch rule of a method on the function object
-    init_model.__dict__.update(ActorRolloutRefWorker.init_model.__dict__)
+    init_model.__dict__.update(SdarActorRolloutRefWorker.init_model.__dict__)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 
 from sdar_verl.core.divergences.base import DIVERGENCES
-from sdar_verl.core.tokens import Tokens
-
-MAX_LOG_RATIO = 20.0  # nats; e^20 is far above any useful weight and far below overflow
+from sdar_verl.core.tokens import MAX_LOG_RATIO, Tokens
 
 
 @DIVERGENCES.register("k3")
@@ -18,5 +16,5 @@ def k3(tokens: Tokens) -> torch.Tensor:
     where the teacher finds it likelier than the student, away from it otherwise. On its own that is *not* the gradient
     of the reverse KL; with ``importance_ratio=attached`` it is (arXiv 2604.10674). −ℓ is cut at 20 as there.
     """
-    ratio = tokens.student - tokens.teacher
-    return torch.exp((-ratio).clamp(max=MAX_LOG_RATIO)) - 1 + ratio
+    log_ratio = tokens.student - tokens.teacher
+    return torch.exp((-log_ratio).clamp(max=MAX_LOG_RATIO)) - 1 + log_ratio

@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 
 @GATES.register("hard")
 def hard_gate(tokens: Tokens, config: DistillationConfig) -> torch.Tensor:
-    """g_t = 1 where Δ_t > ``gate_threshold`` (nats), else 0, shape ``(B, T)``: the limit of `gap` as β grows."""
+    """g_t = 1 where Δ_t > ``gate_threshold`` (nats), else 0, shape ``(B, T)``: at 0 the limit of `gap` as β grows."""
     return (tokens.gap > config.gate_threshold).to(tokens.gap.dtype)

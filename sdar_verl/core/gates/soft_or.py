@@ -17,6 +17,6 @@ if TYPE_CHECKING:
 def soft_or_gate(tokens: Tokens, config: DistillationConfig) -> torch.Tensor:
     """g_t = σ(β·[1 − (1 − h_t)(1 − Δ_t)]), shape ``(B, T)`` (paper's ablation; h_t, Δ_t in nats, neither is bounded).
 
-    With h_t > 1 the bracket falls as Δ_t grows below 1: an "or" only while both lie in [0, 1].
+    An "or" only while both lie in [0, 1]: with h_t > 1 the bracket falls as Δ_t grows.
     """
     return torch.sigmoid(config.beta * (1 - (1 - tokens.entropy) * (1 - tokens.gap)))
