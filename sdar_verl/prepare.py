@@ -22,6 +22,7 @@ from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, open_store
 from sdar_verl.skills.coverage import require_coverage
 from sdar_verl.skills.retrievers import names as retriever_names
+from sdar_verl.skills.retrievers.reference import ReferenceRetriever
 from sdar_verl.teacher import placements
 
 MEMORY_GIB, DISK_GIB, SHARED_GIB, OPEN_FILES = 4.0, 2.0, 0.5, 1024
@@ -80,7 +81,7 @@ def _write_manifest(plain: dict[str, Any], settings: Settings, panel: Panel, run
     env = settings.env
     family = registry.get(env.name)
     skills = []
-    if settings.uses_skills:
+    if settings.uses_skills and settings.skills.retriever != ReferenceRetriever.name:
         skills = open_store(settings.skills.store, env=env.name, task_types=family.task_types).all()
     actor = plain["actor_rollout_ref"]["actor"]
     manifest = build_manifest(
@@ -204,7 +205,8 @@ def _check_skills(settings: Settings) -> None:
     types = settings.env.config.get("task_types") or family.task_types
     try:
         store = open_store(settings.skills.store, env=settings.env.name, task_types=family.task_types)
-        require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
+        if settings.skills.retriever != ReferenceRetriever.name:  # that one does not read the store
+            require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
     except SkillError as error:
         raise ConfigError(f"sdar.skills: {error}") from error
 

@@ -10,10 +10,10 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError, EpisodeView, TaskRef
 from sdar_envs.pool import EnvPool
 
-from sdar_verl.agent.runtime import privileged_parts
+from sdar_verl.agent.runtime import privileged_parts, skill_query
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
-from sdar_verl.skills import SkillError, SkillQuery
+from sdar_verl.skills import SkillError
 from sdar_verl.teacher.errors import TeacherContextError
 from sdar_verl.teacher.templating import prompt_ids
 
@@ -65,7 +65,7 @@ async def _rehearse(
                     f"data.max_prompt_length={prompt_limit}; raise it"
                 )
             if privileged.retriever is not None:
-                skills = privileged.retriever.retrieve(SkillQuery(env.name, task.task_type, task.id, seed=0))
+                skills = privileged.retriever.retrieve(skill_query(settings, task, seed=0))
                 for builder in (privileged.teacher, privileged.student):
                     if builder is not None:
                         builder.build(messages, skills, task_type=task.task_type)

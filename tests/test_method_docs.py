@@ -28,10 +28,12 @@ def cells(name, column):
     return [row[column] for row in rows if len(row) > column + 1]
 
 
-PAGES = sorted(path.stem for path in (ROOT / "docs" / "methods").glob("*.md"))
+PAGES = sorted(path.stem for path in (ROOT / "docs" / "methods").glob("[a-z]*.md"))
 
 
-@pytest.mark.parametrize(("page", "column"), [*((f"methods/{p}.md", 1) for p in PAGES), ("from-verl-agent.md", 2)])
+@pytest.mark.parametrize(
+    ("page", "column"), [*((f"methods/{p}.md", 1) for p in PAGES), ("methods/README.md", 2), ("from-verl-agent.md", 2)]
+)
 def test_every_key_named_exists(config, page, column):
     keys = [key for cell in cells(page, column) for key in KEY.findall(cell)]
     enough = 8 if page in {"methods/sdar.md", "from-verl-agent.md"} else 1
@@ -78,3 +80,24 @@ def test_a_pages_defaults_are_the_methods(method):
             assert said.lower() in default.lower(), f"{key} is {said}, the page says {default}"
             checked += 1
     assert checked >= 1
+
+
+def test_the_pages_example_of_a_new_method_is_one(tmp_path):
+    """The block in docs/methods/README.md, as a user would paste it."""
+    page = (ROOT / "docs" / "methods" / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    overrides = [f"{key}={value}" for key, value in _flat(OmegaConf.to_container(OmegaConf.create(block)))]
+    with initialize_config_dir(str(ROOT / "sdar_verl" / "config"), version_base=None):
+        config = compose("sdar", overrides=overrides)
+    term = OmegaConf.to_container(config.sdar.distillation)
+    term.pop("enabled")
+    found = DistillationConfig.from_mapping(term)
+    assert (found.gate, found.gate_threshold, found.schedule.name) == ("hard", 0.1, "cosine")
+
+
+def _flat(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

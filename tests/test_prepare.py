@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from sdar_envs.alfworld.generate import generate_games
 from sdar_envs.alfworld.knobs import Knobs
 from transformers import AutoTokenizer
@@ -140,6 +141,13 @@ def said(places):
     cases = {"fine": [*base, f"sdar.run_dir={places['root'] / 'run'}"]}
     cases["fine again"] = [*cases["fine"], "trainer.resume_mode=disable"]
     cases["another panel"] = [*cases["fine again"], "sdar.panel.seed=7", "sdar.panel.size=3"]
+    cases["references"] = [
+        *base,
+        f"sdar.run_dir={places['root'] / 'references'}",
+        "sdar.skills.retriever=reference",
+        f"sdar.skills.store={places['general']}",
+    ]
+    cases["entropy"] = [*base, f"sdar.run_dir={places['root'] / 'entropy'}", "sdar.distillation.gate=entropy"]
     for number, (name, (overrides, _)) in enumerate(REFUSED.items()):
         run_dir = f"sdar.run_dir={places['root'] / f'refused{number}'}"
         cases[name] = [*base, run_dir, *(override.format(**places) for override in overrides)]
@@ -171,3 +179,15 @@ def test_a_good_configuration_is_accepted_and_written_down(said, places):
 
 def test_a_run_keeps_its_panel(said):
     assert re.search("ConfigError: .*panel.*Choose another sdar.run_dir", said["another panel"])
+
+
+def test_the_tasks_own_solutions_need_no_skills(said, places):
+    assert said["references"] is None
+    assert json.loads((places["root"] / "references" / "manifest.json").read_text())["skills"] == []
+
+
+def test_a_gate_that_needs_entropy_makes_the_actor_compute_it(said, places):
+    assert said["entropy"] is None
+    for run, expected in (("entropy", True), ("run", False)):
+        written = yaml.safe_load((places["root"] / run / "config.yaml").read_text())
+        assert written["actor_rollout_ref"]["actor"]["calculate_entropy"] is expected

@@ -31,6 +31,10 @@ class EnvFamily(ABC):
     def make_format(self, config: Mapping[str, Any]) -> PromptFormat:
         """The prompt template and action parser; cheap, holds no engine."""
 
+    def reference(self, config: Mapping[str, Any], task: TaskRef) -> list[str]:
+        """Actions that solve `task`, in order; raises `EnvError` where the environment knows none."""
+        raise EnvError(f"{self.name} has no reference solutions; choose another sdar.skills.retriever")
+
 
 _MODULES = {"alfworld": "sdar_envs.alfworld"}
 

@@ -19,6 +19,7 @@ from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillQuery, open_store
 from sdar_verl.skills.retrievers import make as make_retriever
 from sdar_verl.skills.retrievers.base import Retriever
+from sdar_verl.skills.retrievers.reference import ReferenceRetriever
 from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
 from sdar_verl.teacher.templating import prompt_ids
 
@@ -55,6 +56,14 @@ def privileged_parts(
         teacher=builder(teacher.max_prompt_length) if settings.distillation is not None else None,
         student=builder(prompt_limit) if chosen.student != "none" else None,
     )
+
+
+def skill_query(settings: Settings, task: TaskRef, seed: int) -> SkillQuery:
+    """What the run's retriever is asked for `task`; raises `EnvError` if it wants a reference and there is none."""
+    env, reference = settings.env, ()
+    if settings.skills.retriever == ReferenceRetriever.name:
+        reference = tuple(registry.get(env.name).reference(env.config, task))
+    return SkillQuery(env.name, task.task_type, task.id, seed=seed, reference=reference)
 
 
 class EpisodeRuntime:
@@ -96,8 +105,7 @@ class EpisodeRuntime:
         )
         skills = []
         if learns or shown:
-            query = SkillQuery(self.settings.env.name, task.task_type, task.id, seed=who.session)
-            skills = self.privileged.retriever.retrieve(query)
+            skills = self.privileged.retriever.retrieve(skill_query(self.settings, task, seed=who.session))
 
         def build(messages: Messages) -> TeacherPrompt:
             if shown:

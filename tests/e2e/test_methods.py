@@ -37,15 +37,19 @@ def test_skill_sd_on_gigpo(train):
 
 
 def test_the_teacher_in_the_advantage(train):
-    """RLSD's configuration with the plainest part, so that the advantages that verl trained on can be recognised."""
+    """RLSD's configuration with the plainest part, so that the advantages that verl trained on can be recognised.
+
+    The teacher is shown each task's own solution.
+    """
     _, data = step(train, "rlsd", {
         "method": "rlsd",
+        "sdar.skills.retriever": "reference",
         "sdar.distillation.advantage": "reverse_kl",
         "sdar.distillation.rl": "false",
         "sdar.distillation.coef": 2.0,
         "actor_rollout_ref.actor.use_kl_loss": "false",
     })  # fmt: skip
-    assert data["sdar/lambda"] == 2.0
+    assert data["sdar/lambda"] == 2.0 and data["sdar/task_skill_share"] == 1.0
     assert data["sdar/advantage_change"] == pytest.approx(2.0 * data["sdar/gap_mean"], rel=1e-4)
     assert data["critic/advantages/mean"] == pytest.approx(data["sdar/advantage_change"], rel=1e-4)
     assert data["sdar/advantage_change"] != 0.0 and data["actor/grad_norm"] > 0

@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdar_envs.alfworld.games import TASK_TYPES, find_games
+from sdar_envs.alfworld.games import TASK_TYPES, find_games, read_walkthrough
 from sdar_envs.base import EnvError, TaskRef
 
 GAME = {"pddl_domain": "d", "grammar": "g", "pddl_problem": "p", "solvable": True, "walkthrough": []}
@@ -125,3 +125,10 @@ def test_a_folder_without_games_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(EnvError, match="no playable games"):
         find_games(tmp_path, "train")
+
+
+@pytest.mark.parametrize("walkthrough", [None, [], "look", [1], [""]])
+def test_a_game_without_walkthrough_is_no_reference(tmp_path, walkthrough):
+    put(tmp_path, simple(1), {**GAME, "walkthrough": walkthrough})
+    with pytest.raises(EnvError, match="has no walkthrough"):
+        read_walkthrough(tmp_path / simple(1) / "game.tw-pddl")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdar_envs.alfworld.games import TASK_TYPES, find_games
+from sdar_envs.alfworld.games import TASK_TYPES, find_games, read_walkthrough
 from sdar_envs.base import EnvError, PromptFormat, TaskRef, TextEnv
 from sdar_envs.registry import EnvFamily
 
@@ -66,6 +66,9 @@ class AlfworldFamily(EnvFamily):
             require_admissible=settings["require_admissible"],
             room_list=settings["room_list"],
         )
+
+    def reference(self, config: Mapping[str, Any], task: TaskRef) -> list[str]:
+        return read_walkthrough(task.path)
 
 
 FAMILY = AlfworldFamily()

@@ -106,6 +106,14 @@ def read_game(path: str | os.PathLike[str]) -> dict[str, Any]:
     return data
 
 
+def read_walkthrough(path: str | os.PathLike[str]) -> list[str]:
+    """The commands with which a game's own file solves it; raises `BrokenGame` if it has none."""
+    commands = read_game(path).get("walkthrough")
+    if not isinstance(commands, list) or not commands or not all(isinstance(c, str) and c for c in commands):
+        raise BrokenGame(f"{os.fspath(path)} has no walkthrough, so it cannot serve as a reference")
+    return commands
+
+
 def _read_task_type(folder: Path) -> str:
     if not (folder / TRAJ_FILE).is_file():
         raise BrokenGame(f"{TRAJ_FILE} is missing")

@@ -7,12 +7,21 @@ from sdar_verl.skills.retrievers.base import Retriever, SkillQuery
 from sdar_verl.skills.retrievers.full import FullRetriever
 from sdar_verl.skills.retrievers.none import NoneRetriever
 from sdar_verl.skills.retrievers.random import RandomRetriever
+from sdar_verl.skills.retrievers.reference import ReferenceRetriever
 from sdar_verl.skills.retrievers.rules import RulesRetriever
 from sdar_verl.skills.retrievers.wrong_task import WrongTaskRetriever
 from sdar_verl.skills.store import SkillStore
 
 _CLASSES: dict[str, type[Retriever]] = {
-    cls.name: cls for cls in (RulesRetriever, FullRetriever, RandomRetriever, NoneRetriever, WrongTaskRetriever)
+    cls.name: cls
+    for cls in (
+        RulesRetriever,
+        FullRetriever,
+        RandomRetriever,
+        NoneRetriever,
+        WrongTaskRetriever,
+        ReferenceRetriever,
+    )
 }
 
 

@@ -17,12 +17,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SkillQuery:
-    """One task that asks for skills; `task_type` is what the environment says, never guessed from a prompt."""
+    """One task that asks for skills.
+
+    Attributes:
+        task_type: what the environment says, never guessed from a prompt.
+        reference: actions that solve the task, for the retriever that shows them; empty otherwise.
+    """
 
     env: str
     task_type: str
     task_id: str
     seed: int = 0
+    reference: tuple[str, ...] = ()
 
 
 class Retriever(ABC):
