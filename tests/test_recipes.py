@@ -19,6 +19,7 @@ MODELS = {
     "qwen2.5_7b": "Qwen/Qwen2.5-7B-Instruct",
     "qwen3_1.7b": "Qwen/Qwen3-1.7B",
 }
+METHODS = sorted(path.stem for path in (ROOT / "sdar_verl" / "config" / "method").glob("*.yaml"))
 PUBLISHED = {
     "data.train_batch_size": 16,
     "data.max_prompt_length": 2048,
@@ -91,6 +92,15 @@ def test_composes_with_the_published_numbers(recipe, method):
         assert (settings.distillation.coef, settings.distillation.beta) == (0.01, 5.0)
         assert {settings.distillation.coef_at(step) for step in (1, 150)} == {0.01}
         assert settings.teacher.max_prompt_length > config.data.max_prompt_length
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_from_a_recipe(method):
+    """Numbers of the setting stay; what the method sets is its own (tests/test_method_docs.py)."""
+    config = composed(RECIPES[0], f"method={method}")
+    assert {key: OmegaConf.select(config, key) for key in PUBLISHED} == PUBLISHED
+    assert Settings.from_config(OmegaConf.to_container(config)).method == method
+    assert config.trainer.experiment_name.startswith(f"{method}-alfworld")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")

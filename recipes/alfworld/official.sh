@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The published ALFWorld setting (8 GPUs, 16 tasks x 8 episodes, 150 steps), shared by the recipes beside this file.
 # Games: ALFWORLD_DATA=<folder with json_2.1.1>, or env.alfworld.data_root=<folder of splits>.
-# Any further argument is a Hydra override and wins, e.g. method=grpo for the baseline without teacher and skills.
+# Any further argument is a Hydra override and wins, e.g. method=grpo for the baseline without teacher and skills, or any
+# other method of sdar_verl/config/method/.
 set -euo pipefail
 
 # Rows of a mini-batch are ppo_mini_batch_size x rollout.n = 256. Micro-batches are cut by tokens: they change memory
