@@ -36,12 +36,13 @@ def prepare(config: DictConfig) -> None:
     """
     plain = OmegaConf.to_container(config, resolve=True)
     settings = Settings.from_config(plain)
-    if settings.distillation is not None and "entropy" in settings.distillation.needs:
-        with open_dict(config):
+    if settings.distillation is not None and settings.distillation.needs & {"entropy", "distribution"}:
+        with open_dict(config):  # for distributions: verl's GPU kernel would overwrite the logits otherwise
             config.actor_rollout_ref.actor.calculate_entropy = True
         plain = OmegaConf.to_container(config, resolve=True)
     stock.validate(config)
     _check_backbone(plain, settings)
+    _check_distributions(plain, settings)
     _check_moving_average(plain, settings)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
@@ -130,6 +131,22 @@ def _check_backbone(plain: dict[str, Any], settings: Settings) -> None:
             f"sdar.distillation.gate={settings.distillation.gate} needs the actor's entropy, which "
             "algorithm.rollout_correction.bypass_mode=true never computes; set it to false or choose another gate"
         )
+
+
+def _check_distributions(plain: dict[str, Any], settings: Settings) -> None:
+    if settings.distillation is None or "distribution" not in settings.distillation.needs:
+        return
+    model, actor = (plain["actor_rollout_ref"][part] for part in ("model", "actor"))
+    problems = {
+        "actor_rollout_ref.model.use_fused_kernels=false (they never form the logits)": model["use_fused_kernels"],
+        "actor_rollout_ref.actor.strategy=fsdp2": actor["strategy"] != "fsdp2",
+        "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=1": (
+            actor["fsdp_config"]["ulysses_sequence_parallel_size"] != 1
+        ),
+    }
+    wrong = [what for what, found in problems.items() if found]
+    if wrong:
+        raise ConfigError(f"sdar.distillation.divergence={settings.distillation.divergence} needs {'; '.join(wrong)}")
 
 
 def _check_moving_average(plain: dict[str, Any], settings: Settings) -> None:

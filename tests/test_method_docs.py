@@ -76,7 +76,7 @@ def test_a_pages_defaults_are_the_methods(method):
     for names, default in zip(cells(f"methods/{method}.md", 1), cells(f"methods/{method}.md", 2), strict=True):
         for key in KEY.findall(names):
             value = OmegaConf.select(config, key)
-            said = str(value.name if OmegaConf.is_config(value) else value)
+            said = "null" if value is None else str(value.name if OmegaConf.is_config(value) else value)
             assert said.lower() in default.lower(), f"{key} is {said}, the page says {default}"
             checked += 1
     assert checked >= 1

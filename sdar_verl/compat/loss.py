@@ -10,12 +10,44 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
+from sdar_verl.compat.teacher_forward import TeacherForward
 from sdar_verl.core import DistillationConfig, distillation_loss, flatten
 from sdar_verl.errors import SdarError
 
 COEF_KEY = "sdar_coef"  # λ of the step, handed over with every batch
 GATE_MEAN_KEY = "sdar_gate_mean"  # mean gate of the step, likewise, where the baseline needs it
 TEACHER_FIELD = "teacher_log_probs"
+DIVERGENCE = "sdar_divergence"  # of the distributions, at every position, among the model's outputs
+
+
+class SdarLoss:
+    """The loss function of an actor worker; verl also asks it for what it needs of the logits.
+
+    Args:
+        config: verl's ``ActorConfig``.
+        distillation: the term's settings.
+        frozen: the teacher has the reference model's weights, not the actor's.
+    """
+
+    def __init__(self, config: Any, distillation: DistillationConfig, frozen: bool):
+        self.config, self.distillation, self.frozen = config, distillation, frozen
+        self._teacher: TeacherForward | None = None
+
+    @property
+    def needs_logits(self) -> bool:
+        return "distribution" in self.distillation.needs
+
+    def bind(self, actor: Any, ref: Any) -> None:
+        """Called once in the worker, with its engines."""
+        if self.needs_logits:
+            self._teacher = TeacherForward(ref if self.frozen else actor, self.distillation)
+
+    def __call__(
+        self, model_output: Any = None, data: Any = None, dp_group: Any = None, student_logits: Any = None
+    ) -> Any:
+        if student_logits is not None:
+            return {DIVERGENCE: self._teacher.divergence(student_logits, data)}
+        return sdar_loss(self.config, model_output, data, dp_group, distillation=self.distillation)
 
 
 def sdar_loss(
@@ -45,6 +77,11 @@ def sdar_loss(
     log_probs = no_padding_2_padding(model_output["log_probs"], data)
     if "entropy" in distillation.needs and model_output.get("entropy") is None:
         raise SdarError(f"gate={distillation.gate} needs entropy: set actor_rollout_ref.actor.calculate_entropy=true")
+    distribution = None
+    if "distribution" in distillation.needs:
+        if model_output.get(DIVERGENCE) is None:
+            raise SdarError(f"divergence={distillation.divergence} needs the teacher's logits, which were not computed")
+        distribution = no_padding_2_padding(model_output[DIVERGENCE], data)
     old = ["old_log_probs"] if "old" in distillation.needs else []
     padded = data.select(TEACHER_FIELD, "response_mask", *old).to_padded_tensor()
     entropy = no_padding_2_padding(model_output["entropy"], data) if "entropy" in distillation.needs else None
@@ -56,6 +93,7 @@ def sdar_loss(
         coef=float(coef),
         entropy=entropy,
         old_log_probs=padded["old_log_probs"] if old else None,
+        distribution=distribution,
         gate_mean=tu.get_non_tensor_data(data=data, key=GATE_MEAN_KEY, default=None),
         num_tokens_global=_number(data["batch_num_tokens"]),
         dp_size=int(data["dp_size"]),

@@ -16,12 +16,15 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.utils.padding import response_from_nested
 
 from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.compat.teacher_forward import TEACHER_PROMPTS
 from sdar_verl.errors import SdarError
 
 PARTITION = "teacher"
 
 
-def score_teacher(batch: KVBatchMeta, score: Any, extra_info: dict[str, Any]) -> dict[str, float]:
+def score_teacher(
+    batch: KVBatchMeta, score: Any, extra_info: dict[str, Any], *, with_prompts: bool = False
+) -> dict[str, float]:
     """Write `teacher_log_probs` to every row of `batch`.
 
     Args:
@@ -29,6 +32,7 @@ def score_teacher(batch: KVBatchMeta, score: Any, extra_info: dict[str, Any]) ->
             prompt as the teacher's; their mask is 0, so they never count.
         score: a worker group's ``compute_log_prob`` or ``compute_ref_log_prob``.
         extra_info: temperature and flags, as for the student's own log-probabilities.
+        with_prompts: also write the privileged prompts, for a teacher that is computed again during the update.
 
     Returns:
         Lengths and coverage over the real rows.
@@ -83,11 +87,12 @@ def score_teacher(batch: KVBatchMeta, score: Any, extra_info: dict[str, Any]) ->
     found, expected = log_probs.offsets().diff().tolist(), [len(response) for response in responses]
     if found != expected:
         raise SdarError("teacher scores do not line up with the sampled responses; this is a bug, please report it")
-    tq.kv_batch_put(
-        keys=keys,
-        partition_id=batch.partition_id,
-        fields=TensorDict({TEACHER_FIELD: log_probs}, batch_size=len(keys)),
-    )
+    written = {TEACHER_FIELD: log_probs}
+    if with_prompts:
+        written[TEACHER_PROMPTS] = torch.nested.as_nested_tensor(
+            [row["prompts"] for row in fields], layout=torch.jagged
+        )
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(written, batch_size=len(keys)))
     count = len(lengths)
     return {
         "sdar/task_skill_share": shares["task_skill"] / count,

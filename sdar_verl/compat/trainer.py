@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
 from sdar_verl import plugin
-from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, sdar_loss
+from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, SdarLoss
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.compat.run_metrics import RecordedTracking
 from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
@@ -122,7 +121,8 @@ class SdarTrainer(PPOTrainerSync):
         term = self.settings.distillation
         if term is not None and term.place == "loss":
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            self.actor_rollout_wg.set_loss_fn(partial(sdar_loss, config=actor, distillation=term))
+            frozen = self.settings.teacher.placement == "ref"
+            self.actor_rollout_wg.set_loss_fn(SdarLoss(actor, term, frozen=frozen))
         self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
         print(f"[sdar] {self.panel.describe()}", flush=True)
         super().on_init_end()
@@ -164,7 +164,8 @@ class SdarTrainer(PPOTrainerSync):
                 extra["no_lora_adapter"] = True
             else:
                 score = self.ref_policy_wg.compute_ref_log_prob
-        metrics.update(score_teacher(batch, score, extra))
+        with_prompts = "distribution" in self.settings.distillation.needs
+        metrics.update(score_teacher(batch, score, extra, with_prompts=with_prompts))
         write_token_records(self.run_dir / "tokens.jsonl", batch, self.global_steps, self.tokenizer, self.settings)
 
     def _update_actor(self, batch, metrics: dict):

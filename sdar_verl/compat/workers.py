@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch.distributed.fsdp import FSDPModule
 from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
+from sdar_verl.compat.loss import SdarLoss
 from sdar_verl.core.moving_average import update_moving_average
 from sdar_verl.errors import SdarError
 
 
+class SdarTrainingWorker(TrainingWorker):
+    """Stock worker that asks its engine for the logits where the loss compares distributions."""
+
+    def train_batch(self, data: TensorDict) -> TensorDict:
+        if getattr(self.loss_fn, "needs_logits", False):
+            tu.assign_non_tensor(data, distillation_use_topk=True)
+        return super().train_batch(data)
+
+    # verl finds the dispatch rule of a method on the function object
+    train_batch.__dict__.update(TrainingWorker.train_batch.__dict__)
+
+
 class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
-    """Stock worker; the methods below act on this rank's shards of the reference model, the teacher's weights."""
+    """Stock worker whose loss knows the engines; the reference model's shards on this rank may follow the actor's."""
+
+    actor_worker_cls = SdarTrainingWorker
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def set_loss_fn(self, loss_fn: Any) -> None:
+        if isinstance(loss_fn, SdarLoss):
+            loss_fn.bind(self.actor.engine, None if self.ref is None else self.ref.engine)
+        self.actor.set_loss_fn(loss_fn=loss_fn)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def update_teacher(self, rate: float) -> None:

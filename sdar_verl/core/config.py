@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sdar_verl.core.advantages import ADVANTAGES
+from sdar_verl.core.distributions import SUPPORTS, TAILS
 from sdar_verl.core.divergences import DIVERGENCES
 from sdar_verl.core.gates import BASELINES, GATES
 from sdar_verl.core.ratio import RATIOS
@@ -29,7 +30,10 @@ class DistillationConfig:
         beta: β of the gate, above 0; sharpness of the sigmoid per nat.
         gate_threshold: of the hard gate, in nats.
         gate_baseline: what is taken from the gate: ``none``, ``half`` or ``mean``, see `gate_weights`.
-        divergence: name of a divergence (``sampled_token``, ``k3``).
+        divergence: name of a divergence (``sampled_token``, ``k3``, ``full``, ``topk``).
+        alpha: of ``full`` and ``topk``: 0 forward KL, 1 reverse KL, between them generalised Jensen-Shannon.
+        topk, topk_support, topk_tail: of ``topk``, see `distribution_divergence`.
+        divergence_clip: largest divergence of one token, in nats; None for none.
         importance_ratio: ``none``, ``detached`` or ``attached``, see `importance_ratio`.
         ratio_clip: largest importance ratio, above 0; None for none.
         advantage: name of an advantage part (``evidence``, ``reverse_kl``); None with ``place=loss``.
@@ -45,6 +49,11 @@ class DistillationConfig:
     gate_threshold: float = 0.0
     gate_baseline: str = "none"
     divergence: str = "sampled_token"
+    alpha: float = 1.0
+    topk: int = 100
+    topk_support: str = "teacher"
+    topk_tail: str = "bucket"
+    divergence_clip: float | None = None
     importance_ratio: str = "none"
     ratio_clip: float | None = None
     advantage: str | None = None
@@ -71,6 +80,14 @@ class DistillationConfig:
             raise ValueError(
                 f"distillation gate_threshold must be a finite number of nats, got {self.gate_threshold!r}"
             )
+        if not _is_number(self.alpha) or not 0 <= self.alpha <= 1:
+            raise ValueError(f"distillation alpha must lie in [0, 1], got {self.alpha!r}")
+        if isinstance(self.topk, bool) or not isinstance(self.topk, int) or self.topk < 1:
+            raise ValueError(f"distillation topk must be a whole number from 1, got {self.topk!r}")
+        _one_of("topk_support", self.topk_support, SUPPORTS)
+        _one_of("topk_tail", self.topk_tail, TAILS)
+        if self.divergence_clip is not None and (not _is_number(self.divergence_clip) or self.divergence_clip <= 0):
+            raise ValueError(f"distillation divergence_clip must be a number > 0 or null, got {self.divergence_clip!r}")
         if self.ratio_clip is not None and (not _is_number(self.ratio_clip) or self.ratio_clip <= 0):
             raise ValueError(f"distillation ratio_clip must be a finite number > 0 or null, got {self.ratio_clip!r}")
         if not _is_number(self.evidence_clip) or not 0 < self.evidence_clip < 1:
@@ -92,6 +109,16 @@ class DistillationConfig:
             raise ValueError(
                 f"gate=none with gate_baseline={self.gate_baseline} gives every token the same constant, and "
                 "gate_baseline=mean gives 0; choose a gate or gate_baseline=none"
+            )
+        if "distribution" not in DIVERGENCES.needs(self.divergence) and self.alpha != 1:
+            raise ValueError(
+                f"divergence={self.divergence} sees the sampled token alone, which can only estimate a reverse KL "
+                f"(alpha=1); alpha={self.alpha} needs the teacher's distribution: set divergence=topk or full"
+            )
+        if self.divergence_clip is not None and self.divergence == "sampled_token":
+            raise ValueError(
+                "divergence_clip would cut the sampled-token term's gradient off where the teacher agrees "
+                "most; choose another divergence or divergence_clip=null"
             )
         if self.divergence != "sampled_token" and self.gate_baseline != "none":
             raise ValueError(

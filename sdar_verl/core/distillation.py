@@ -36,6 +36,7 @@ def distillation_loss(
     coef: float,
     entropy: torch.Tensor | None = None,
     old_log_probs: torch.Tensor | None = None,
+    distribution: torch.Tensor | None = None,
     gate_mean: float | None = None,
     num_tokens_global: float | None = None,
     dp_size: int = 1,
@@ -58,6 +59,7 @@ def distillation_loss(
         coef: λ of this step, ``config.coef_at(step)``.
         entropy: ``(B, T)``, the student's entropy in nats, for the gates that need it.
         old_log_probs: ``(B, T)``, log π_old of the sampled tokens, for the importance ratio.
+        distribution: ``(B, T)``, divergences of the distributions, with gradient, for ``full`` and ``topk``.
         gate_mean: see `gate_weights`.
         num_tokens_global: response tokens of the mini-batch over all ranks.
         dp_size: data-parallel ranks whose gradients are averaged.
@@ -71,17 +73,25 @@ def distillation_loss(
     """
     if not math.isfinite(coef) or coef < 0:
         raise ValueError(f"coef (lambda) must be finite and >= 0, got {coef!r}")
-    given = {"entropy": entropy, "old": old_log_probs}
+    given = {"entropy": entropy, "old": old_log_probs, "distribution": distribution}
     lacking = sorted(name for name in config.needs if given[name] is None)
     if lacking:
         parts = f"gate={config.gate}, divergence={config.divergence}, importance_ratio={config.importance_ratio}"
         raise ValueError(f"{parts} need {', '.join(lacking)}")
     tokens = as_tokens(
-        student_log_probs, teacher_log_probs, response_mask, entropy=entropy, old_log_probs=old_log_probs
+        student_log_probs,
+        teacher_log_probs,
+        response_mask,
+        entropy=entropy,
+        old_log_probs=old_log_probs,
+        distribution=distribution,
     )
     gate, weight = gate_weights(tokens, config, gate_mean)
     ratio = importance_ratio(tokens, config.importance_ratio, config.ratio_clip)
-    divergence = ratio * DIVERGENCES.get(config.divergence)(tokens)
+    divergence = DIVERGENCES.get(config.divergence)(tokens)
+    if config.divergence_clip is not None:
+        divergence = divergence.clamp(max=config.divergence_clip)
+    divergence = ratio * divergence
     term = aggregate(
         weight * divergence,
         tokens.mask,

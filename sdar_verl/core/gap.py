@@ -19,6 +19,7 @@ def as_tokens(
     *,
     entropy: torch.Tensor | None = None,
     old_log_probs: torch.Tensor | None = None,
+    distribution: torch.Tensor | None = None,
 ) -> Tokens:
     """Check ``(B, T)`` tensors and make them safe: zeros outside the mask *before* any arithmetic.
 
@@ -33,6 +34,7 @@ def as_tokens(
     values = {"student_log_probs": student_log_probs, "teacher_log_probs": teacher_log_probs}
     values |= {"entropy": entropy} if entropy is not None else {}
     values |= {"old_log_probs": old_log_probs} if old_log_probs is not None else {}
+    values |= {"distribution": distribution} if distribution is not None else {}
     shapes = {name: tuple(tensor.shape) for name, tensor in {**values, "response_mask": response_mask}.items()}
     if len(set(shapes.values())) != 1 or response_mask.dim() != 2:
         raise ValueError(f"{', '.join(shapes)} must share one shape (B, T), got {', '.join(map(str, shapes.values()))}")
@@ -59,6 +61,7 @@ def as_tokens(
         mask=mask,
         entropy=None if entropy is None else _safe(entropy.detach(), mask),
         old=None if old_log_probs is None else _safe(old_log_probs.detach(), mask),
+        distribution=None if distribution is None else _safe(distribution, mask),
     )
 
 

@@ -22,6 +22,7 @@ class Tokens:
         mask: bool, True on response tokens.
         entropy: h_t of the student's next-token distribution, without gradient; None where no part needs it.
         old: log π_old(y_t | s_t) of the policy before the step's updates, without gradient; None likewise.
+        distribution: divergence of the whole distributions at each token, in nats, with gradient; None likewise.
     """
 
     student: torch.Tensor
@@ -30,3 +31,4 @@ class Tokens:
     mask: torch.Tensor
     entropy: torch.Tensor | None = None
     old: torch.Tensor | None = None
+    distribution: torch.Tensor | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdar_verl.evaluation.jsonl import read_records
 from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord
@@ -70,6 +72,33 @@ def test_skill_grpo_shows_the_student_skills_in_training_alone(train):
     shortest = min(episode.turns[0].prompt_tokens for episode in trained)
     assert shortest > max(episode.turns[0].prompt_tokens for episode in played)
     assert all(turn.teacher_prompt_tokens is None for episode in trained for turn in episode.turns)
+
+
+def test_opsd_compares_whole_distributions(train, model):
+    """The loss is the divergence that Hugging Face's model gives for the recorded prompts and answers."""
+    run, data = step(train, "opsd", {
+        "method": "opsd",
+        "sdar.distillation.alpha": 0.5,
+        "sdar.record.token_episodes": 8,
+        "env.alfworld.max_steps": 1,
+        "actor_rollout_ref.actor.optim.lr": 0.0,
+        "actor_rollout_ref.rollout.temperature": 0.8,
+    })  # fmt: skip
+    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
+    found = []
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        (turn,) = record.turns
+        pair = []
+        for prompt in (record.student_prompt, record.teacher_prompt):
+            ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            with torch.no_grad():
+                logits = network(torch.tensor([ids + turn.response_ids])).logits[0, len(ids) - 1 : -1]
+            pair.append((logits.double() / 0.8).softmax(-1))
+        middle = sum(pair) / 2
+        found += [sum(0.5 * (p * (p / middle).log()).sum(-1) for p in pair)]
+    expected = float(torch.cat(found).mean())
+    assert data["sdar/loss"] == pytest.approx(expected, rel=1e-3) and expected > 1e-4
+    assert data["actor/pg_loss"] == 0.0 and data["actor/grad_norm"] > 0
 
 
 def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_probs(train):

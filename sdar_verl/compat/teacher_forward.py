@@ -1,0 +1,102 @@
+"""The teacher's distributions in the update itself: one forward pass under the privileged prompts per micro-batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from verl.utils import tensordict_utils as tu
+
+from sdar_verl.core import DistillationConfig
+from sdar_verl.core.distributions import distribution_divergence
+from sdar_verl.errors import SdarError
+
+TEACHER_PROMPTS = "teacher_prompts"
+
+
+class TeacherForward:
+    """Compares student and teacher on the sampled positions of a micro-batch, inside verl's forward step.
+
+    Args:
+        engine: verl's FSDP engine with the teacher's weights: the actor's own, or the reference model's.
+        config: α, support and tail.
+    """
+
+    def __init__(self, engine: Any, config: DistillationConfig):
+        self.engine, self.config = engine, config
+
+    def divergence(self, student_logits: torch.Tensor, data: Any) -> torch.Tensor:
+        """D_α at every position, ``(1, total tokens)``, 0 where nothing was sampled.
+
+        Args:
+            student_logits: ``(1, total tokens, V)``, tempered, with gradient: the packed rows of the micro-batch.
+            data: the micro-batch.
+        """
+        student = student_logits.squeeze(0)
+        at = sampled_positions(data["prompts"], data["response_mask"])
+        config = self.config
+        found = distribution_divergence(
+            student[at],
+            self._teacher_logits(data),
+            config.alpha,
+            topk=config.topk if config.divergence == "topk" else None,
+            support=config.topk_support,
+            tail=config.topk_tail,
+        )
+        return torch.zeros(student.shape[0], device=found.device).index_put((at,), found).unsqueeze(0)
+
+    @torch.no_grad()
+    def _teacher_logits(self, data: Any) -> torch.Tensor:
+        """Tempered logits before each sampled token under the privileged prompts, ``(sampled tokens, V)``."""
+        if TEACHER_PROMPTS not in data:
+            raise SdarError(f"the batch has no {TEACHER_PROMPTS}: the teacher was not scored")
+        prompts = data[TEACHER_PROMPTS]
+        rows = [torch.cat(pair) for pair in zip(prompts.unbind(), data["responses"].unbind(), strict=True)]
+        batch = tu.get_tensordict(
+            {
+                "input_ids": _nested(rows),
+                "position_ids": _nested([torch.arange(len(row), device=row.device) for row in rows]),
+            },
+            {
+                "temperature": data["temperature"],
+                "use_remove_padding": tu.get_non_tensor_data(data=data, key="use_remove_padding", default=True),
+                "distillation_use_topk": True,  # verl then hands the logits over
+                "distillation_only": True,  # and computes nothing else from them
+            },
+        )
+        at, found = sampled_positions(prompts, data["response_mask"]), []
+
+        def take(student_logits: torch.Tensor, data: Any) -> dict[str, torch.Tensor]:
+            found.append(student_logits.squeeze(0)[at])
+            return {}
+
+        module = self.engine.module
+        training = module.training
+        module.eval()
+        try:
+            inputs, arguments = self.engine.prepare_model_inputs(micro_batch=batch)
+            output = module(**inputs, use_cache=False)
+            self.engine.prepare_model_outputs(
+                output=output, output_args=arguments, micro_batch=batch, logits_processor_func=take
+            )
+        finally:
+            module.train(training)
+        return found[0]
+
+
+def sampled_positions(prompts: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Indices into packed rows (prompt and response) of the positions whose next token was sampled, in order.
+
+    Args:
+        prompts: nested, one row a row.
+        response_mask: nested, 1 on sampled tokens.
+    """
+    positions, start = [], 0
+    for prompt, mask in zip(prompts.unbind(), response_mask.unbind(), strict=True):
+        positions.append(mask.nonzero().squeeze(-1) + start + len(prompt) - 1)
+        start += len(prompt) + len(mask)
+    return torch.cat(positions)
+
+
+def _nested(rows: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
