@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,16 @@ def _check_model(plain: dict[str, Any]) -> Any:
             f"the model's vocabulary has {config.vocab_size} entries and the tokenizer {len(tokenizer)}: vLLM masks "
             "the rest and the trainer does not, so their log-probabilities would differ. Use a model whose "
             "vocab_size equals len(tokenizer)"
+        )
+    rollout = plain["actor_rollout_ref"]["rollout"]
+    bucket = rollout["checkpoint_engine"]["update_weights_bucket_megabytes"]
+    width = 4 if rollout["dtype"] in ("float32", "fp32") else 2
+    largest = config.vocab_size * getattr(config, "hidden_size", 0) * width / 2**20
+    if largest > bucket:
+        raise ConfigError(
+            f"the model's embedding has {largest:.0f} MiB, more than the {bucket} MiB in which weights are handed to the "
+            "rollout; set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
+            f"{math.ceil(largest)} or more"
         )
     if not tokenizer.chat_template:
         raise ConfigError(f"the tokenizer of {path!r} has no chat template; use an instruct model")

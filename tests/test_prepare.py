@@ -63,6 +63,10 @@ REFUSED = {
         ],
         "needs .*model_dtype=fp32.*kl_loss_coef=0",
     ),
+    "a bucket that no embedding fits into": (
+        ["actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=0"],
+        "update_weights_bucket_megabytes=1 or more",
+    ),
     "skills for both": (["sdar.skills.student=train"], "nothing to distil"),
     "an unknown retriever": (["sdar.skills.retriever=ruls"], "'ruls' is unknown; known: .*rules"),
     "an unknown placement": (["sdar.teacher.prompt_placement=top"], "'top' is unknown; known: .*system"),

@@ -78,7 +78,7 @@ def test_opsd_compares_whole_distributions(train, model):
     """The loss is the divergence that Hugging Face's model gives for the recorded prompts and answers."""
     run, data = step(train, "opsd", {
         "method": "opsd",
-        "sdar.distillation.alpha": 0.5,
+        "sdar.skills.retriever": "rules",
         "sdar.record.token_episodes": 8,
         "env.alfworld.max_steps": 1,
         "actor_rollout_ref.actor.optim.lr": 0.0,
@@ -94,10 +94,11 @@ def test_opsd_compares_whole_distributions(train, model):
             with torch.no_grad():
                 logits = network(torch.tensor([ids + turn.response_ids])).logits[0, len(ids) - 1 : -1]
             pair.append((logits.double() / 0.8).softmax(-1))
-        middle = sum(pair) / 2
-        found += [sum(0.5 * (p * (p / middle).log()).sum(-1) for p in pair)]
+        student, teacher = pair
+        found.append((teacher * (teacher / student).log()).sum(-1))
     expected = float(torch.cat(found).mean())
-    assert data["sdar/loss"] == pytest.approx(expected, rel=1e-3) and expected > 1e-4
+    assert data["sdar/loss"] == pytest.approx(expected, rel=2e-2)
+    assert expected > 1e-6, "the prompts make no difference: this test could not fail"
     assert data["actor/pg_loss"] == 0.0 and data["actor/grad_norm"] > 0
 
 
