@@ -261,8 +261,8 @@ def _check_model(plain: dict[str, Any]) -> Any:
     largest = config.vocab_size * getattr(config, "hidden_size", 0) * width / 2**20
     if largest > bucket:
         raise ConfigError(
-            f"the model's embedding has {largest:.0f} MiB, more than the {bucket} MiB in which weights are handed to the "
-            "rollout; set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
+            f"the model's embedding has {largest:.0f} MiB, more than the {bucket} MiB in which weights are handed to "
+            "the rollout; set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
             f"{math.ceil(largest)} or more"
         )
     if not tokenizer.chat_template:

@@ -21,7 +21,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
-from verl.workers.engine_workers import ActorRolloutRefWorker
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
@@ -35,7 +35,7 @@ from sdar_verl.compat.cpu.rollout import CpuHttpServer, CpuReplica, CpuServerAda
 from sdar_verl.compat.cpu.worker_extension import CpuWorkerExtension
 from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker
 from sdar_verl.compat.trainer import SdarTrainer
-from sdar_verl.compat.workers import SdarActorRolloutRefWorker
+from sdar_verl.compat.workers import SdarActorRolloutRefWorker, SdarTrainingWorker
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
 OWN_STEPS = {"logger", "_checked", "_panel_unplayed", "_compute_teacher_log_prob", "_episode_metrics"}
@@ -50,6 +50,7 @@ PAIRS = [
     (CpuReplica, vLLMReplica, set()),
     (CpuServerAdapter, ServerAdapter, set()),
     (CpuWorkerExtension, vLLMColocateWorkerExtension, set()),
+    (SdarTrainingWorker, TrainingWorker, set()),
     (SdarActorRolloutRefWorker, ActorRolloutRefWorker, OWN_CALLS),
     (CpuActorRolloutRefWorker, ActorRolloutRefWorker, set()),
 ]
