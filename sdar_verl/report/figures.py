@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sdar_verl.report.run import Run
-from sdar_verl.report.style import STYLE, axes_row, colours_of
+from sdar_verl.report.style import STYLE, axes_row, colours_of, lone
 from sdar_verl.report.timing import label, mean_phases, total_minutes
 
 _PHASE_COLOURS = (
@@ -53,7 +53,7 @@ def training(runs: Sequence[Run], window: int = 5) -> Figure | None:
             steps, values = run.series("episode/success_rate")
             smooth = [float(np.mean(values[max(0, i + 1 - window) : i + 1])) for i in range(len(values))]
             axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1)
-            axes.plot(steps, smooth, color=colour, label=run.name)
+            axes.plot(steps, smooth, color=colour, label=run.name, marker=lone(steps))
         _success(axes, f"Success while training (thick: mean of the last {window} steps)")
         axes.legend(loc="best")
     return figure

@@ -52,3 +52,8 @@ def axes_row(columns: int, height: float) -> tuple[Figure, Sequence[Axes]]:
 def colours_of(runs: Sequence[object]) -> list[str]:
     """One colour per run, by its place on the command line."""
     return [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
+
+
+def lone(steps: Sequence[int]) -> str | None:
+    """A marker for a curve of one point, which would have no line to see."""
+    return "o" if len(steps) == 1 else None

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sdar_verl.report.run import Run
-from sdar_verl.report.style import STYLE, axes_row, colours_of
+from sdar_verl.report.style import STYLE, axes_row, colours_of, lone
 
 
 def gate_and_gap(runs: Sequence[Run]) -> Figure | None:
@@ -50,7 +50,7 @@ def gate_and_gap(runs: Sequence[Run]) -> Figure | None:
                     steps, values = run.series(name)
                     if steps:
                         named = what if len(runs) == 1 else f"{run.name}: {what}"
-                        panel.plot(steps, values, style, color=colour, label=named)
+                        panel.plot(steps, values, style, color=colour, label=named, marker=lone(steps))
             panel.set_title(title)
             panel.set_xlabel("step")
             if panel.lines:  # a method that has no gate leaves its panel empty

@@ -9,7 +9,7 @@ from synthetic_runs import make_panel, make_run
 
 from sdar_verl.evaluation.jsonl import JsonlWriter
 from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord, TokenTurn, TurnRecord
-from sdar_verl.report import compare, episode, html, style, teacher_figures, timing, words
+from sdar_verl.report import compare, episode, figures, html, style, teacher_figures, timing, words
 from sdar_verl.report.run import Run, load_runs
 
 
@@ -121,3 +121,24 @@ def test_bins_are_read_from_the_names_that_the_metrics_carry():
 def test_plots_leave_out_what_was_not_logged():
     assert teacher_figures.gate_and_gap([Run(None, "grpo")]) is None
     assert len(style.colours_of(range(9))) == 9
+
+
+def test_a_single_step_is_a_point_that_can_be_seen():
+    run = Run(None, "one")
+    run.metrics = {1: {"episode/success_rate": 0.5, "sdar/gap_mean": -0.1, "sdar/gate_mean": 0.4}}
+    longer = Run(None, "two")
+    longer.metrics = {step: run.metrics[1] for step in (1, 2)}
+    for found, expected in ((run, "o"), (longer, "None")):
+        (axes,) = figures.training([found]).axes
+        assert axes.lines[-1].get_marker() == expected
+        gap = teacher_figures.gate_and_gap([found]).axes[1].lines[0]
+        assert gap.get_marker() == expected
+
+
+def test_a_method_without_gate_still_shows_its_gap():
+    run = Run(None, "rlsd")
+    run.metrics = {1: {"sdar/gap_mean": -0.1, "sdar/gap_hist/-inf..0": 0.5, "sdar/gap_hist/0..inf": 0.5}}
+    assert run.distils
+    gate, gap, _ = teacher_figures.gate_and_gap([run]).axes
+    assert len(gap.lines) == 2 and len(gate.lines) == 1  # each has its line at no difference
+    assert teacher_figures.histograms([run]) is not None
