@@ -37,14 +37,13 @@ def prepare(config: DictConfig) -> None:
     """
     plain = OmegaConf.to_container(config, resolve=True)
     settings = Settings.from_config(plain)
-    if settings.distillation is not None and settings.distillation.needs & {"entropy", "distribution"}:
-        with open_dict(config):  # for distributions: verl's GPU kernel would overwrite the logits otherwise
+    if settings.distillation is not None and "entropy" in settings.distillation.needs:
+        with open_dict(config):
             config.actor_rollout_ref.actor.calculate_entropy = True
         plain = OmegaConf.to_container(config, resolve=True)
     stock.validate(config)
     _check_backbone(plain, settings)
-    _check_distributions(plain, settings)
-    _check_moving_average(plain, settings)
+    _check_teacher(plain, settings)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
     if settings.uses_skills:
@@ -134,42 +133,57 @@ def _check_backbone(plain: dict[str, Any], settings: Settings) -> None:
         )
 
 
-def _check_distributions(plain: dict[str, Any], settings: Settings) -> None:
-    if settings.distillation is None or "distribution" not in settings.distillation.needs:
-        return
-    model, actor = (plain["actor_rollout_ref"][part] for part in ("model", "actor"))
-    problems = {
-        "actor_rollout_ref.model.use_fused_kernels=false (they never form the logits)": model["use_fused_kernels"],
-        "actor_rollout_ref.actor.strategy=fsdp2": actor["strategy"] != "fsdp2",
-        "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=1": (
-            actor["fsdp_config"]["ulysses_sequence_parallel_size"] != 1
-        ),
-    }
-    wrong = [what for what, found in problems.items() if found]
-    if wrong:
-        raise ConfigError(f"sdar.distillation.divergence={settings.distillation.divergence} needs {'; '.join(wrong)}")
-
-
-def _check_moving_average(plain: dict[str, Any], settings: Settings) -> None:
-    """The moving average lives in the reference model, which must be able to hold it and have no other use."""
-    if settings.distillation is None or settings.teacher.update_rate is None:
+def _check_teacher(plain: dict[str, Any], settings: Settings) -> None:
+    """What the teacher's weights and its divergence ask of actor and reference model."""
+    if settings.distillation is None:
         return
     model, actor, ref = (plain["actor_rollout_ref"][part] for part in ("model", "actor", "ref"))
-    problems = {
-        "actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": (
-            ref["fsdp_config"]["model_dtype"] not in ("fp32", "float32")
-        ),
-        "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the moving average)": (
-            actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
-        ),
-        "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
-        "actor_rollout_ref.actor.strategy=fsdp2": actor["strategy"] != "fsdp2",
-        "actor_rollout_ref.model.lora_rank=0 (with adapters there is no reference model)": (model.get("lora_rank") or 0)
-        > 0,
-    }
+    reference = actor["use_kl_loss"] or plain["algorithm"]["use_kl_in_reward"]
+    if settings.teacher.placement == "ref" and not reference:
+        raise ConfigError(
+            "sdar.teacher.placement=ref scores with the reference policy, but the run has none; set "
+            "actor_rollout_ref.actor.use_kl_loss=true (its coefficient may be 0) or placement=actor"
+        )
+    adapters = bool(model.get("lora_rank") or model.get("lora_adapter_path") or (model.get("lora") or {}).get("rank"))
+    fsdp2 = {"actor_rollout_ref.actor.strategy=fsdp2": actor["strategy"] != "fsdp2"}
+    no_adapters = {"actor_rollout_ref.model.lora_rank=0 (with adapters there is no reference model)": adapters}
+    if "distribution" in settings.distillation.needs:
+        parts = [actor, actor["fsdp_config"], ref, ref["fsdp_config"]]
+        _require(
+            f"sdar.distillation.divergence={settings.distillation.divergence}",
+            {
+                **fsdp2,
+                **(no_adapters if settings.teacher.placement == "ref" else {}),
+                "actor_rollout_ref.model.use_fused_kernels=false (they never form the logits)": (
+                    model["use_fused_kernels"]
+                ),
+                "ulysses_sequence_parallel_size=1 for actor and ref": any(
+                    part.get("ulysses_sequence_parallel_size", 1) not in (1, None) for part in parts
+                ),
+                "pad_to_length=false for actor and ref": any(part.get("pad_to_length") for part in parts),
+            },
+        )
+    if settings.teacher.update_rate is not None:
+        _require(
+            "sdar.teacher.update_rate",
+            {
+                **fsdp2,
+                **no_adapters,
+                "actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": (
+                    ref["fsdp_config"]["model_dtype"] not in ("fp32", "float32")
+                ),
+                "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the moving average)": (
+                    actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
+                ),
+                "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
+            },
+        )
+
+
+def _require(who: str, problems: dict[str, bool]) -> None:
     wrong = [what for what, found in problems.items() if found]
     if wrong:
-        raise ConfigError(f"sdar.teacher.update_rate needs {'; '.join(wrong)}")
+        raise ConfigError(f"{who} needs {'; '.join(wrong)}")
 
 
 def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:
@@ -255,11 +269,10 @@ def _check_model(plain: dict[str, Any]) -> Any:
             "the rest and the trainer does not, so their log-probabilities would differ. Use a model whose "
             "vocab_size equals len(tokenizer)"
         )
-    rollout = plain["actor_rollout_ref"]["rollout"]
-    bucket = rollout["checkpoint_engine"]["update_weights_bucket_megabytes"]
-    width = 4 if rollout["dtype"] in ("float32", "fp32") else 2
-    largest = config.vocab_size * getattr(config, "hidden_size", 0) * width / 2**20
-    if largest > bucket:
+    bucket = plain["actor_rollout_ref"]["rollout"]["checkpoint_engine"]["update_weights_bucket_megabytes"]
+    dtype = plain["actor_rollout_ref"]["actor"]["fsdp_config"]["model_dtype"]
+    largest = config.vocab_size * getattr(config, "hidden_size", 0) * (4 if dtype in ("fp32", "float32") else 2) / 2**20
+    if plain["trainer"]["device"] == "cpu" and largest > bucket:  # GPUs hand a large tensor over by itself
         raise ConfigError(
             f"the model's embedding has {largest:.0f} MiB, more than the {bucket} MiB in which weights are handed to "
             "the rollout; set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="

@@ -42,6 +42,8 @@ class TeacherSettings:
         if isinstance(self.sync_steps, bool) or not isinstance(self.sync_steps, int) or self.sync_steps < 1:
             raise ConfigError(f"sdar.teacher.sync_steps must be a whole number from 1, got {self.sync_steps!r}")
         if self.update_rate is None:
+            if self.sync_steps != 1:
+                raise ConfigError("sdar.teacher.sync_steps has no effect without sdar.teacher.update_rate; set a rate")
             return
         if not isinstance(self.update_rate, (int, float)) or not 0 < self.update_rate <= 1:
             raise ConfigError(f"sdar.teacher.update_rate must lie in (0, 1] or be null, got {self.update_rate!r}")
@@ -138,6 +140,15 @@ class Settings:
             raise ConfigError(
                 f"sdar.skills.student={self.skills.student} shows the student what its teacher is shown, so there "
                 "would be nothing to distil; set sdar.distillation.enabled=false or sdar.skills.student=none"
+            )
+        if self.distillation is None and self.teacher.update_rate is not None:
+            raise ConfigError(
+                "sdar.teacher.update_rate without distillation would only move the KL term's reference; set it to null"
+            )
+        if self.step_groups.weight > 0 and self.distillation is not None and not self.distillation.rl:
+            raise ConfigError(
+                "sdar.step_groups adds to the reward's advantage, which sdar.distillation.rl=false takes out; set "
+                "sdar.step_groups.weight=0 or rl=true"
             )
         if self.step_groups.weight > 0 and self.rows != "step":
             raise ConfigError("sdar.step_groups compares turns, which sdar.rows=trajectory joins; set sdar.rows=step")

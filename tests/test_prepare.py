@@ -67,6 +67,27 @@ REFUSED = {
         ["actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=0"],
         "update_weights_bucket_megabytes=1 or more",
     ),
+    "a frozen teacher without a reference model": (
+        ["sdar.teacher.placement=ref", "actor_rollout_ref.actor.use_kl_loss=false"],
+        "the run has none; set actor_rollout_ref.actor.use_kl_loss=true",
+    ),
+    "distributions that are never formed": (
+        [
+            "sdar.distillation.divergence=full",
+            "actor_rollout_ref.model.use_fused_kernels=true",
+            "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2",
+        ],
+        "divergence=full needs .*use_fused_kernels=false.*ulysses_sequence_parallel_size=1",
+    ),
+    "a frozen teacher with adapters": (
+        [
+            "sdar.distillation.divergence=topk",
+            "sdar.teacher.placement=ref",
+            "actor_rollout_ref.actor.use_kl_loss=true",
+            "actor_rollout_ref.model.lora_rank=8",
+        ],
+        "divergence=topk needs .*lora_rank=0",
+    ),
     "skills for both": (["sdar.skills.student=train"], "nothing to distil"),
     "an unknown retriever": (["sdar.skills.retriever=ruls"], "'ruls' is unknown; known: .*rules"),
     "an unknown placement": (["sdar.teacher.prompt_placement=top"], "'top' is unknown; known: .*system"),

@@ -146,6 +146,20 @@ def test_a_moving_average_needs_the_reference_model():
     for key, value, message in (
         ("update_rate", 0, r"must lie in \(0, 1\] or be null"),
         ("sync_steps", 0, "whole number from 1"),
+        ("sync_steps", 5, "no effect without sdar.teacher.update_rate"),
     ):
         with pytest.raises(ConfigError, match=message):
             read(f"sdar.teacher.{key}", value)
+
+
+def test_what_would_have_no_effect_is_refused():
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["distillation"]["rl"] = False
+    config["sdar"]["step_groups"] = {"weight": 1.0, "gamma": 0.95, "norm": "mean"}
+    with pytest.raises(ConfigError, match="which sdar.distillation.rl=false takes out"):
+        Settings.from_config(config)
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["distillation"]["enabled"] = False
+    config["sdar"]["teacher"] |= {"placement": "ref", "update_rate": 0.05}
+    with pytest.raises(ConfigError, match="would only move the KL term's reference"):
+        Settings.from_config(config)

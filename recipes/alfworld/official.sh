@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The published ALFWorld setting (8 GPUs, 16 tasks x 8 episodes, 150 steps), shared by the recipes beside this file.
 # Games: ALFWORLD_DATA=<folder with json_2.1.1>, or env.alfworld.data_root=<folder of splits>.
+# The KL term (0.01, low_var_kl) is the default and the method's to change. The entropy bonus stands here for all methods:
+# add actor_rollout_ref.actor.entropy_coeff=0 for those that learn from the teacher alone.
 # Any further argument is a Hydra override and wins, e.g. method=grpo for the baseline without teacher and skills, or any
 # other method of sdar_verl/config/method/.
 set -euo pipefail
@@ -27,9 +29,6 @@ exec "${PYTHON:-python}" -m sdar_verl.train \
     actor_rollout_ref.actor.shuffle=true \
     actor_rollout_ref.actor.clip_ratio=0.2 \
     actor_rollout_ref.actor.entropy_coeff=0.001 \
-    actor_rollout_ref.actor.use_kl_loss=true \
-    actor_rollout_ref.actor.kl_loss_coef=0.01 \
-    actor_rollout_ref.actor.kl_loss_type=low_var_kl \
     actor_rollout_ref.rollout.n=8 \
     actor_rollout_ref.rollout.temperature=1.0 \
     actor_rollout_ref.rollout.tensor_model_parallel_size=2 \

@@ -22,7 +22,7 @@ from sdar_verl.compat.teacher_scoring import score_teacher
 from sdar_verl.compat.token_records import write_token_records
 from sdar_verl.core import resolve
 from sdar_verl.data import load_panel
-from sdar_verl.errors import ConfigError, SdarError
+from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.jsonl import drop_after_step, read_lines
 from sdar_verl.evaluation.validation import describe, validation_summary
 from sdar_verl.settings import Settings
@@ -40,11 +40,6 @@ class SdarTrainer(PPOTrainerSync):
         self.run_dir = Path(self.settings.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         super().__init__(config)
-        if self.settings.distillation and self.settings.teacher.placement == "ref" and not self.use_reference_policy:
-            raise ConfigError(
-                "sdar.teacher.placement=ref scores with the reference policy, but the run has none; set "
-                "actor_rollout_ref.actor.use_kl_loss=true (its coefficient may be 0) or placement=actor"
-            )
 
     @property
     def logger(self) -> RecordedTracking:

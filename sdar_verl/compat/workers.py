@@ -69,6 +69,8 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
 
 def _shards(worker: TrainingWorker) -> dict[str, torch.Tensor]:
     """This rank's part of each parameter."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # verl moves weights to the host without waiting
     module = worker.engine.module
     for part in module.modules():
         if isinstance(part, FSDPModule):

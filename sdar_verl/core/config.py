@@ -125,6 +125,16 @@ class DistillationConfig:
                 f"gate_baseline={self.gate_baseline} is a control variate of the sampled-token term alone: the "
                 f"gradient of {self.divergence} vanishes with the gap by itself; set gate_baseline=none"
             )
+        if self.divergence_clip is not None and self.importance_ratio == "attached":
+            raise ValueError(
+                "divergence_clip with importance_ratio=attached would push away the very tokens that it clips; set "
+                "divergence_clip=null or importance_ratio=detached"
+            )
+        if self.divergence != "topk" and (self.topk, self.topk_support, self.topk_tail) != (100, "teacher", "bucket"):
+            raise ValueError(
+                f"topk, topk_support and topk_tail have no effect with divergence={self.divergence}; "
+                "set divergence=topk"
+            )
         if self.importance_ratio == "attached" and self.divergence != "k3":
             raise ValueError(
                 f"importance_ratio=attached with divergence={self.divergence} would push the student away from the "

@@ -17,7 +17,7 @@ class StepGroupsConfig:
     """Attributes:
     weight: ω of ``A = A_episode + ω·A_step``, at least 0; 0 leaves step-level advantages out.
     gamma: discount of the rewards that follow a turn, in [0, 1].
-    norm: ``mean`` (official default) or ``mean_std``.
+    norm: ``mean`` (default of verl-agent's function) or ``mean_std``.
     """
 
     weight: float = 0.0

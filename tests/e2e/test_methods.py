@@ -1,4 +1,4 @@
-"""One step of each method through the whole real stack: every part gets what it needs, and does what it says."""
+"""One step of the methods that need parts of their own, through the whole real stack: each does what it says."""
 
 from __future__ import annotations
 

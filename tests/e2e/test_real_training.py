@@ -126,8 +126,8 @@ def _one_rank(checkpoint):
 def test_two_runs_side_by_side_and_no_privileged_text_no_gap(train):
     """Guards that two runs on one machine share nothing, and that the teacher without skills is the student.
 
-    One run has two ranks, two vLLM replicas, whole-trajectory rows, the reference as teacher and T = 0.7; the other
-    one rank, step rows, the actor as teacher and T = 1.
+    One run has two ranks, two vLLM replicas, whole-trajectory rows, the reference as teacher, top-k distributions and
+    T = 0.7; the other one rank, step rows, the actor as teacher, whole distributions and T = 1.
     """
     alike = {
         "sdar.skills.retriever": "none",
@@ -142,6 +142,8 @@ def test_two_runs_side_by_side_and_no_privileged_text_no_gap(train):
         **alike,
         "sdar.rows": "trajectory",
         "sdar.teacher.placement": "ref",
+        "sdar.distillation.divergence": "topk",
+        "sdar.distillation.topk": 20,
         "sdar.teacher.max_prompt_length": 800,
         "trainer.n_gpus_per_node": 2,
         "data.max_response_length": 700,
@@ -149,7 +151,11 @@ def test_two_runs_side_by_side_and_no_privileged_text_no_gap(train):
         "actor_rollout_ref.rollout.max_model_len": 1280,
         "actor_rollout_ref.rollout.temperature": 0.7,
     })  # fmt: skip
-    plain = train("plain", {**alike, "actor_rollout_ref.rollout.temperature": 1.0})
+    plain = train("plain", {
+        **alike,
+        "sdar.distillation.divergence": "full",
+        "actor_rollout_ref.rollout.temperature": 1.0,
+    })  # fmt: skip
     for run in (wide, plain):
         assert run.wait() == 0, run.tail()
     for run, rows in ((wide, 1), (plain, 3)):
@@ -162,3 +168,4 @@ def test_two_runs_side_by_side_and_no_privileged_text_no_gap(train):
         assert gates == pytest.approx([0.5] * len(gates), abs=1e-4)
         data = run.lines("metrics.jsonl")[-1]["data"]
         assert data["sdar/task_skill_share"] == 0.0 and abs(data["sdar/gap_mean"]) < 1e-5
+        assert abs(data["sdar/loss"]) < 1e-6
