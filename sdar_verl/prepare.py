@@ -19,6 +19,7 @@ from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.manifest import build_manifest, data_hash, write_manifest
 from sdar_verl.redaction import redact
 from sdar_verl.rehearsal import rehearse
+from sdar_verl.requirements import check_backbone, check_teacher
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, open_store
 from sdar_verl.skills.coverage import require_coverage
@@ -41,9 +42,12 @@ def prepare(config: DictConfig) -> None:
         with open_dict(config):
             config.actor_rollout_ref.actor.calculate_entropy = True
         plain = OmegaConf.to_container(config, resolve=True)
-    stock.validate(config)
-    _check_backbone(plain, settings)
-    _check_teacher(plain, settings)
+    try:
+        stock.validate(config)
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"verl refuses the configuration: {error}") from error
+    check_backbone(plain, settings)
+    check_teacher(plain, settings)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
     if settings.uses_skills:
@@ -116,74 +120,6 @@ def _check_machine(plain: dict[str, Any]) -> None:
         # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
         needed = 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"] + storage
         preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"]})
-
-
-def _check_backbone(plain: dict[str, Any], settings: Settings) -> None:
-    estimator = plain["algorithm"]["adv_estimator"]
-    if settings.rows == "step" and estimator != "grpo":
-        raise ConfigError(
-            f"algorithm.adv_estimator={estimator} takes every turn of an episode for a sample of its own: verl groups "
-            "the rows of an episode for grpo alone; set sdar.rows=trajectory or adv_estimator=grpo"
-        )
-    bypass = (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False)
-    if bypass and settings.distillation is not None and "entropy" in settings.distillation.needs:
-        raise ConfigError(
-            f"sdar.distillation.gate={settings.distillation.gate} needs the actor's entropy, which "
-            "algorithm.rollout_correction.bypass_mode=true never computes; set it to false or choose another gate"
-        )
-
-
-def _check_teacher(plain: dict[str, Any], settings: Settings) -> None:
-    """What the teacher's weights and its divergence ask of actor and reference model."""
-    if settings.distillation is None:
-        return
-    model, actor, ref = (plain["actor_rollout_ref"][part] for part in ("model", "actor", "ref"))
-    reference = actor["use_kl_loss"] or plain["algorithm"]["use_kl_in_reward"]
-    if settings.teacher.placement == "ref" and not reference:
-        raise ConfigError(
-            "sdar.teacher.placement=ref scores with the reference policy, but the run has none; set "
-            "actor_rollout_ref.actor.use_kl_loss=true (its coefficient may be 0) or placement=actor"
-        )
-    adapters = bool(model.get("lora_rank") or model.get("lora_adapter_path") or (model.get("lora") or {}).get("rank"))
-    fsdp2 = {"actor_rollout_ref.actor.strategy=fsdp2": actor["strategy"] != "fsdp2"}
-    no_adapters = {"actor_rollout_ref.model.lora_rank=0 (with adapters there is no reference model)": adapters}
-    if "distribution" in settings.distillation.needs:
-        parts = [actor, actor["fsdp_config"], ref, ref["fsdp_config"]]
-        _require(
-            f"sdar.distillation.divergence={settings.distillation.divergence}",
-            {
-                **fsdp2,
-                **(no_adapters if settings.teacher.placement == "ref" else {}),
-                "actor_rollout_ref.model.use_fused_kernels=false (they never form the logits)": (
-                    model["use_fused_kernels"]
-                ),
-                "ulysses_sequence_parallel_size=1 for actor and ref": any(
-                    part.get("ulysses_sequence_parallel_size", 1) not in (1, None) for part in parts
-                ),
-                "pad_to_length=false for actor and ref": any(part.get("pad_to_length") for part in parts),
-            },
-        )
-    if settings.teacher.update_rate is not None:
-        _require(
-            "sdar.teacher.update_rate",
-            {
-                **fsdp2,
-                **no_adapters,
-                "actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": (
-                    ref["fsdp_config"]["model_dtype"] not in ("fp32", "float32")
-                ),
-                "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the moving average)": (
-                    actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
-                ),
-                "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
-            },
-        )
-
-
-def _require(who: str, problems: dict[str, bool]) -> None:
-    wrong = [what for what, found in problems.items() if found]
-    if wrong:
-        raise ConfigError(f"{who} needs {'; '.join(wrong)}")
 
 
 def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:

@@ -75,9 +75,13 @@ REFUSED = {
         [
             "sdar.distillation.divergence=full",
             "actor_rollout_ref.model.use_fused_kernels=true",
-            "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2",
+            "actor_rollout_ref.ref.fsdp_config.ulysses_sequence_parallel_size=2",
         ],
         "divergence=full needs .*use_fused_kernels=false.*ulysses_sequence_parallel_size=1",
+    ),
+    "what verl refuses": (
+        ["actor_rollout_ref.actor.ulysses_sequence_parallel_size=2"],
+        "verl refuses the configuration: .*use_remove_padding",
     ),
     "a frozen teacher with adapters": (
         [

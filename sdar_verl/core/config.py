@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sdar_verl.core.advantages import ADVANTAGES
+from sdar_verl.core.combinations import check_combination
 from sdar_verl.core.distributions import SUPPORTS, TAILS
 from sdar_verl.core.divergences import DIVERGENCES
 from sdar_verl.core.gates import BASELINES, GATES
@@ -94,74 +94,13 @@ class DistillationConfig:
             raise ValueError(f"distillation evidence_clip must lie between 0 and 1, got {self.evidence_clip!r}")
         if not isinstance(self.rl, bool):
             raise ValueError(f"distillation rl must be true or false, got {self.rl!r}")
-        self._check_combination()
+        check_combination(self)
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", ScheduleConfig(name=self.schedule))
         elif isinstance(self.schedule, Mapping):
             object.__setattr__(self, "schedule", _build(ScheduleConfig, self.schedule, "distillation.schedule"))
         elif not isinstance(self.schedule, ScheduleConfig):
             raise TypeError(f"distillation schedule must be a name or a mapping with a name, got {self.schedule!r}")
-
-    def _check_combination(self) -> None:
-        if not self.rl and self.coef == 0:
-            raise ValueError("rl=false and coef=0 leave nothing to learn from; raise coef (lambda) or set rl=true")
-        if self.gate == "none" and self.gate_baseline != "none":
-            raise ValueError(
-                f"gate=none with gate_baseline={self.gate_baseline} gives every token the same constant, and "
-                "gate_baseline=mean gives 0; choose a gate or gate_baseline=none"
-            )
-        if "distribution" not in DIVERGENCES.needs(self.divergence) and self.alpha != 1:
-            raise ValueError(
-                f"divergence={self.divergence} sees the sampled token alone, which can only estimate a reverse KL "
-                f"(alpha=1); alpha={self.alpha} needs the teacher's distribution: set divergence=topk or full"
-            )
-        if self.divergence_clip is not None and self.divergence == "sampled_token":
-            raise ValueError(
-                "divergence_clip would cut the sampled-token term's gradient off where the teacher agrees "
-                "most; choose another divergence or divergence_clip=null"
-            )
-        if self.divergence != "sampled_token" and self.gate_baseline != "none":
-            raise ValueError(
-                f"gate_baseline={self.gate_baseline} is a control variate of the sampled-token term alone: the "
-                f"gradient of {self.divergence} vanishes with the gap by itself; set gate_baseline=none"
-            )
-        if self.divergence_clip is not None and self.importance_ratio == "attached":
-            raise ValueError(
-                "divergence_clip with importance_ratio=attached would push away the very tokens that it clips; set "
-                "divergence_clip=null or importance_ratio=detached"
-            )
-        if self.divergence != "topk" and (self.topk, self.topk_support, self.topk_tail) != (100, "teacher", "bucket"):
-            raise ValueError(
-                f"topk, topk_support and topk_tail have no effect with divergence={self.divergence}; "
-                "set divergence=topk"
-            )
-        if self.importance_ratio == "attached" and self.divergence != "k3":
-            raise ValueError(
-                f"importance_ratio=attached with divergence={self.divergence} would push the student away from the "
-                "teacher, because the term's value then is minus a reverse KL; set importance_ratio=detached, or "
-                "divergence=k3"
-            )
-        if self.ratio_clip is not None and self.importance_ratio == "none":
-            raise ValueError("ratio_clip clips the importance ratio; set importance_ratio=detached or attached")
-        if self.place == "loss":
-            if self.advantage is not None:
-                raise ValueError(f"advantage={self.advantage} has no effect with place=loss; set place=advantage")
-            return
-        if self.advantage is None:
-            raise ValueError(f"place=advantage needs advantage, one of {', '.join(ADVANTAGES.names())}")
-        ADVANTAGES.get(self.advantage)
-        parts = {
-            "gate": (self.gate, "none"),
-            "divergence": (self.divergence, "sampled_token"),
-            "importance_ratio": (self.importance_ratio, "none"),
-        }
-        idle = [f"{name}={value} (set {plain})" for name, (value, plain) in parts.items() if value != plain]
-        if idle:
-            raise ValueError(f"with place=advantage the RL loss weighs the tokens; no effect: {', '.join(idle)}")
-        if self.advantage == "evidence" and not self.rl:
-            raise ValueError("advantage=evidence scales the reward's advantage, which rl=false takes out; set rl=true")
-        if self.advantage == "evidence" and self.coef > 1:
-            raise ValueError(f"advantage=evidence mixes with coef (lambda) as a share in [0, 1], got {self.coef!r}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DistillationConfig:
