@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
+_MAPPED = re.compile(r" (\d+) +/dev/shm/")
 _OURS = re.compile(r"psm_[0-9a-f]+|sem\.mp-\w+|verl_weights_[0-9a-f]+")
 
 
@@ -21,19 +22,33 @@ def segments() -> set[str]:
     return {path.name for path in SHARED_MEMORY.iterdir() if _OURS.fullmatch(path.name)}
 
 
-def in_use() -> set[str]:
-    """Names of the segments that a live process maps or holds open."""
-    used: set[str] = set()
+def in_use() -> set[int]:
+    """Inodes of the shared memory that a live process maps or holds open.
+
+    Not names: a semaphore is mapped by its maker under a temporary name, and under its own only by who opens it later.
+    """
+    used: set[int] = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            used.update(re.findall(r"/dev/shm/(\S+)", (process / "maps").read_text()))
+            used.update(int(inode) for inode in _MAPPED.findall((process / "maps").read_text()))
             for handle in (process / "fd").iterdir():
-                target = os.readlink(handle)
-                if target.startswith("/dev/shm/"):
-                    used.add(target.removeprefix("/dev/shm/").removesuffix(" (deleted)"))
+                if os.readlink(handle).startswith(f"{SHARED_MEMORY}/"):
+                    used.add(handle.stat().st_ino)
         except OSError:
             continue  # the process ended meanwhile, or is another user's
     return used
+
+
+def unused() -> dict[str, os.stat_result]:
+    """The segments that no live process holds, by name."""
+    found = {}
+    for name in sorted(segments()):
+        try:
+            found[name] = (SHARED_MEMORY / name).stat()
+        except FileNotFoundError:
+            continue  # its owner was quicker
+    used = in_use() if found else set()
+    return {name: status for name, status in found.items() if status.st_ino not in used}
 
 
 def sweep(since: float) -> list[str]:
@@ -42,16 +57,8 @@ def sweep(since: float) -> list[str]:
     Segments of other live runs are in use and stay.
     """
     removed = []
-    candidates = segments()
-    if not candidates:
-        return removed
-    for name in sorted(candidates - in_use()):
-        path = SHARED_MEMORY / name
-        try:
-            status = path.stat()
-            if status.st_uid == os.getuid() and status.st_mtime >= since:
-                path.unlink()
-                removed.append(name)
-        except FileNotFoundError:
-            continue  # its owner was quicker
+    for name, status in unused().items():
+        if status.st_uid == os.getuid() and status.st_mtime >= since:
+            (SHARED_MEMORY / name).unlink(missing_ok=True)
+            removed.append(name)
     return removed

@@ -1,5 +1,6 @@
 """Shared memory of dead processes goes; what a live process holds, or what others made, stays."""
 
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -59,6 +60,15 @@ def test_a_segment_in_use_stays_until_its_process_is_killed(segment, how):
         holder.kill()
         holder.communicate()
     assert path.name in leftovers.sweep(time.time() - 60)
+
+
+def test_a_semaphore_that_nobody_opened_yet_belongs_to_its_maker():
+    """Its maker maps it under another name; a run that starts beside this one has such for seconds."""
+    made = multiprocessing.get_context("spawn").Lock()
+    name = f"sem.{made._semlock.name.removeprefix('/')}"
+    assert name in leftovers.segments()
+    assert name not in leftovers.sweep(time.time() - 60)
+    assert name in leftovers.segments()
 
 
 def test_older_segments_and_other_names_stay(segment):

@@ -125,7 +125,7 @@ class RealRun:
         if self.temp.exists():
             found += [f"temp {path.name}" for path in self.temp.iterdir()]
         fresh = []
-        for name in leftovers.segments() - leftovers.in_use():
+        for name in leftovers.unused():
             try:
                 fresh += [name] if (leftovers.SHARED_MEMORY / name).stat().st_mtime >= self.started else []
             except FileNotFoundError:
