@@ -124,12 +124,7 @@ class RealRun:
         found += [f"port {port}" for port in sorted(self._ports & open_ports)]
         if self.temp.exists():
             found += [f"temp {path.name}" for path in self.temp.iterdir()]
-        fresh = []
-        for name in leftovers.unused():
-            try:
-                fresh += [name] if (leftovers.SHARED_MEMORY / name).stat().st_mtime >= self.started else []
-            except FileNotFoundError:
-                continue  # another run's, gone meanwhile
+        fresh = [name for name, status in leftovers.unused().items() if status.st_mtime >= self.started]
         return found + [f"shared memory {name}" for name in fresh]
 
     # --- waiting ------------------------------------------------------------------------------------------------
