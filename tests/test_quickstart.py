@@ -256,7 +256,13 @@ watch(sys.argv[2:], pathlib.Path(sys.argv[1]), 500, lambda line: print(line, flu
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_run_does_not_outlive_a_stopped_or_killed_quickstart(tmp_path, number):
     arguments = [sys.executable, "-c", WATCHER, str(tmp_path), *training(tmp_path, steps=500, pause=0.1)]
-    watcher = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    watcher = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
+    )
     assert "step 0/500" in watcher.stdout.readline()
     os.kill(watcher.pid, number)
     assert watcher.wait(30) != 0

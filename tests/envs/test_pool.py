@@ -351,6 +351,7 @@ def test_nothing_is_left_when_the_parent_ends(how, tmp_path):
         stderr=subprocess.DEVNULL,
         env=environment,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
     )
     try:
         lines = [parent.stdout.readline().strip() for _ in range(3)]
