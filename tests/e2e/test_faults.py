@@ -81,8 +81,12 @@ def _kill_environment_workers(run):
     assert all("crashed" in episode.failed for episode in lost)
     seen = run.steps()[-1]
     run.until(lambda: run.steps()[-1] >= seen + 2, "two steps after the loss")
-    data = run.lines("metrics.jsonl")[-1]["data"]
-    assert data["env_pool/restarts"] >= 1 and data["env_pool/workers"] == 2
+
+    def replaced():  # starting another takes longer than a step
+        data = run.lines("metrics.jsonl")[-1]["data"]
+        return data["env_pool/restarts"] >= 1 and data["env_pool/workers"] == 2
+
+    run.until(replaced, "another worker in the place of the one that was killed")
     assert data["env_pool/failures"] == len(failed())
     with_rows = any(episode.turns for episode in failed())  # one that was lost before its first turn has none
     assert with_rows == any(line["data"]["episode/failed_share"] > 0 for line in run.lines("metrics.jsonl"))
