@@ -87,6 +87,7 @@ def _kill_environment_workers(run):
         return data["env_pool/restarts"] >= 1 and data["env_pool/workers"] == 2
 
     run.until(replaced, "another worker in the place of the one that was killed")
+    data = run.lines("metrics.jsonl")[-1]["data"]
     assert data["env_pool/failures"] == len(failed())
     with_rows = any(episode.turns for episode in failed())  # one that was lost before its first turn has none
     assert with_rows == any(line["data"]["episode/failed_share"] > 0 for line in run.lines("metrics.jsonl"))
