@@ -45,6 +45,15 @@ class Conversation(ABC):
     def __init__(self, build: BuildPrompt, prompt_format: PromptFormat):
         self.build, self.format = build, prompt_format
 
+    def _open(self) -> str:
+        """Make the prompt of a new row from `_messages`; says why none can be made, or nothing."""
+        try:
+            self.shown = self.build(self._messages)
+        except TeacherPromptTooLong as error:  # skills in the student's prompt
+            return str(error)
+        self._ids = self.shown.ids
+        return ""
+
     @abstractmethod
     def next_request(self, view: EpisodeView, limits: Limits) -> Request:
         """The context of the next answer, its length checked."""
@@ -76,11 +85,8 @@ class StepConversation(Conversation):
 
     def next_request(self, view: EpisodeView, limits: Limits) -> Request:
         self._messages: Messages = [{"role": "user", "content": self.format.render(view)}]
-        try:
-            self.shown = self.build(self._messages)
-        except TeacherPromptTooLong as error:  # skills in the student's prompt
-            return Request([], 0, str(error))
-        self._ids = self.shown.ids
+        if problem := self._open():
+            return Request([], 0, problem)
         left, problem = _check(len(self._ids), 0, limits)
         return Request(self._ids, left, problem)
 
@@ -115,11 +121,8 @@ class TrajectoryConversation(Conversation):
         message = {"role": "user", "content": self.format.render(replace(view, history=[]))}
         if self._row is None:
             self._messages = [message]
-            try:
-                self.shown = self.build(self._messages)
-            except TeacherPromptTooLong as error:
-                return Request([], 0, str(error))
-            self._ids = self.shown.ids
+            if problem := self._open():
+                return Request([], 0, problem)
             self._prompt = len(self._ids)
         else:
             before = self._messages

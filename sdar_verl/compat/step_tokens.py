@@ -37,14 +37,12 @@ def shape_advantages(batch: Any, config: DistillationConfig, coef: float) -> dic
         The gap's metrics as with ``place=loss``, and ``sdar/advantage_change``: mean of Â_t − A over response tokens.
     """
     data = _read(batch, ["old_log_probs", TEACHER_FIELD, "advantages"])
-    nested_mask = data["response_mask"]
     padded = data.to_padded_tensor()
     tokens = as_tokens(padded["old_log_probs"], padded[TEACHER_FIELD], padded["response_mask"])
     zeros = torch.zeros_like(tokens.gap)
     advantages = torch.where(tokens.mask, padded["advantages"].to(zeros.dtype), zeros) if config.rl else zeros
     shaped = torch.where(tokens.mask, ADVANTAGES.get(config.advantage)(advantages, tokens, config, coef), zeros)
-    fields = TensorDict({"advantages": response_to_nested(shaped, nested_mask)}, batch_size=len(batch.keys))
-    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+    _write_advantages(batch, shaped, data["response_mask"])
     stats = distillation_stats(tokens, torch.ones_like(zeros), shaped - advantages, coef)
     stats["sdar/advantage_change"] = stats.pop("sdar/loss")
     return resolve(flatten({name: stat for name, stat in stats.items() if "gate" not in name}))
@@ -78,8 +76,7 @@ def add_step_advantages(batch: Any, config: StepGroupsConfig) -> dict[str, float
     rows[numbers] = config.weight * found
     mask = data["response_mask"].to_padded_tensor(0)
     shaped = data["advantages"].to_padded_tensor(0.0) + rows[:, None] * mask
-    fields = TensorDict({"advantages": response_to_nested(shaped, data["response_mask"])}, batch_size=len(batch.keys))
-    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+    _write_advantages(batch, shaped, data["response_mask"])
     sizes = Counter(states)
     return {
         "step_groups/size_mean": sum(sizes[state] for state in states) / len(states),
@@ -103,3 +100,9 @@ def step_gate_mean(batch: Any, config: DistillationConfig) -> float:
 
 def _read(batch: Any, fields: list[str]) -> TensorDict:
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask", *fields])
+
+
+def _write_advantages(batch: Any, advantages: torch.Tensor, response_mask: torch.Tensor) -> None:
+    """Padded `advantages` in the rows' own lengths, which the nested `response_mask` has."""
+    fields = TensorDict({"advantages": response_to_nested(advantages, response_mask)}, batch_size=len(batch.keys))
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)

@@ -54,8 +54,8 @@ class TeacherForward:
         rows = [torch.cat(pair) for pair in zip(prompts.unbind(), data["responses"].unbind(), strict=True)]
         batch = tu.get_tensordict(
             {
-                "input_ids": _nested(rows),
-                "position_ids": _nested([torch.arange(len(row), device=row.device) for row in rows]),
+                "input_ids": nested(rows),
+                "position_ids": nested([torch.arange(len(row), device=row.device) for row in rows]),
             },
             {
                 "temperature": data["temperature"],
@@ -98,5 +98,6 @@ def sampled_positions(prompts: torch.Tensor, response_mask: torch.Tensor) -> tor
     return torch.cat(positions)
 
 
-def _nested(rows: list[torch.Tensor]) -> torch.Tensor:
+def nested(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Rows of different lengths as verl packs them."""
     return torch.nested.as_nested_tensor(rows, layout=torch.jagged)

@@ -16,7 +16,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.utils.padding import response_from_nested
 
 from sdar_verl.compat.loss import TEACHER_FIELD
-from sdar_verl.compat.teacher_forward import TEACHER_PROMPTS
+from sdar_verl.compat.teacher_forward import TEACHER_PROMPTS, nested
 from sdar_verl.errors import SdarError
 
 PARTITION = "teacher"
@@ -89,9 +89,7 @@ def score_teacher(
         raise SdarError("teacher scores do not line up with the sampled responses; this is a bug, please report it")
     written = {TEACHER_FIELD: log_probs}
     if with_prompts:
-        written[TEACHER_PROMPTS] = torch.nested.as_nested_tensor(
-            [row["prompts"] for row in fields], layout=torch.jagged
-        )
+        written[TEACHER_PROMPTS] = nested([row["prompts"] for row in fields])
     tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(written, batch_size=len(keys)))
     count = len(lengths)
     return {

@@ -40,10 +40,9 @@ def check_combination(config: DistillationConfig) -> None:
             "divergence_clip with importance_ratio=attached would push away the very tokens that it clips; set "
             "divergence_clip=null or importance_ratio=detached"
         )
-    if config.divergence != "topk" and (config.topk, config.topk_support, config.topk_tail) != (
-        100,
-        "teacher",
-        "bucket",
+    defaults = type(config)
+    if config.divergence != "topk" and any(
+        getattr(config, name) != getattr(defaults, name) for name in ("topk", "topk_support", "topk_tail")
     ):
         raise ValueError(
             f"topk, topk_support and topk_tail have no effect with divergence={config.divergence}; set divergence=topk"
