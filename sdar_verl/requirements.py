@@ -54,21 +54,20 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
                 "pad_to_length=false for actor and ref": any(part.get("pad_to_length") for part in parts),
             },
         )
+    no_kl = {
+        "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the teacher)": (
+            actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
+        ),
+        "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
+    }
     if settings.teacher.update_rate is not None:
-        _require(
-            "sdar.teacher.update_rate",
-            {
-                **fsdp2,
-                **no_adapters,
-                "actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": (
-                    ref["fsdp_config"]["model_dtype"] not in ("fp32", "float32")
-                ),
-                "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the moving average)": (
-                    actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
-                ),
-                "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
-            },
-        )
+        precise = ref["fsdp_config"]["model_dtype"] in ("fp32", "float32")
+        small = {"actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": not precise}
+        _require("sdar.teacher.update_rate", {**fsdp2, **no_adapters, **small, **no_kl})
+    if settings.teacher.trust_region is not None:
+        _require("sdar.teacher.trust_region", {**fsdp2, **no_adapters})
+    if settings.teacher.model_path is not None:
+        _require("sdar.teacher.model_path", {**no_adapters, **no_kl})
 
 
 def _require(who: str, problems: dict[str, bool]) -> None:

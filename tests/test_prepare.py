@@ -173,7 +173,7 @@ def said(places):
     cases["references"] = [
         *base,
         f"sdar.run_dir={places['root'] / 'references'}",
-        "sdar.skills.retriever=reference",
+        "sdar.context.parts=[reference]",
         f"sdar.skills.store={places['general']}",
     ]
     cases["entropy"] = [*base, f"sdar.run_dir={places['root'] / 'entropy'}", "sdar.distillation.gate=entropy"]

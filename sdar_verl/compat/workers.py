@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from torch.distributed.fsdp import FSDPModule
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
-from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, TrainingWorkerConfig
 
 from sdar_verl.compat.loss import SdarLoss
 from sdar_verl.core.moving_average import update_moving_average
@@ -65,6 +69,30 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
 
     def _teacher_file(self, folder: str) -> Path:
         return Path(folder) / f"teacher_world_size_{self.world_size}_rank_{self.rank}.pt"
+
+
+def with_teacher_model(worker: type[SdarActorRolloutRefWorker], path: str) -> type[SdarActorRolloutRefWorker]:
+    """`worker` whose reference model is the one at `path` instead of a copy of the policy.
+
+    The class is made here so that Ray sends it, and the path with it, to the workers.
+    """
+
+    class ExternalTeacherWorker(worker):
+        def init_model(self):
+            self.ref_worker_cls = partial(_reference, path=path, policy=self.config.model)
+            super().init_model()
+
+        # verl finds the dispatch rule of a method on the function object
+        init_model.__dict__.update(worker.init_model.__dict__)
+
+    return ExternalTeacherWorker
+
+
+def _reference(config: TrainingWorkerConfig, path: str, policy: DictConfig) -> TrainingWorker:
+    """verl's reference worker with another model's weights and architecture; everything else as the policy's."""
+    own = {"path": path, "tokenizer_path": None, "hf_config_path": None, "override_config": {}}
+    model = omega_conf_to_dataclass(OmegaConf.merge(policy, own))
+    return TrainingWorker(config=replace(config, model_config=model))
 
 
 def _shards(worker: TrainingWorker) -> dict[str, torch.Tensor]:

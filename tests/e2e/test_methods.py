@@ -45,7 +45,7 @@ def test_the_teacher_in_the_advantage(train):
     """
     _, data = step(train, "rlsd", {
         "method": "rlsd",
-        "sdar.skills.retriever": "reference",
+        "sdar.context.parts": "[reference]",
         "sdar.distillation.advantage": "reverse_kl",
         "sdar.distillation.rl": "false",
         "sdar.distillation.coef": 2.0,
@@ -78,7 +78,7 @@ def test_opsd_compares_whole_distributions(train, model):
     """The loss is the divergence that Hugging Face's model gives for the recorded prompts and answers."""
     run, data = step(train, "opsd", {
         "method": "opsd",
-        "sdar.skills.retriever": "rules",
+        "sdar.context.parts": "[skills]",
         "sdar.record.token_episodes": 8,
         "env.alfworld.max_steps": 1,
         "actor_rollout_ref.actor.optim.lr": 0.0,
@@ -138,3 +138,29 @@ def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_pro
         data = line["data"]
         assert data["actor/grad_norm"] > 0, "nothing was learned, so this test could not fail"
         assert data["actor/pg_loss"] == 0.0 and 0 < data["sdar/gate_mean"] < 1
+
+
+def test_sdpo_shows_siblings_successes(train):
+    """With a threshold that every episode reaches, each row's teacher is shown a sibling's whole attempt."""
+    run, data = step(train, "sdpo", {
+        "method": "sdpo",
+        "sdar.context.success_reward_threshold": -100.0,
+        "sdar.teacher.max_prompt_length": 1500,
+        "actor_rollout_ref.rollout.max_model_len": 1600,
+        "sdar.record.token_episodes": 8,
+        "trainer.total_training_steps": 2,
+    })  # fmt: skip
+    # a random model may write what its tokenizer takes for the end of a turn; such an attempt is not shown
+    assert 0 < data["sdar/taught_share"] == data["sdar/context/demonstration_share"]
+    assert "sdar/context/feedback_share" not in data
+    episodes = {
+        (e.step, e.uid, e.session): e for e in read_records(run.run_dir / "episodes/train.jsonl", EpisodeRecord)
+    }
+    found = 0
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        sibling = episodes[record.step, record.uid, 1 - record.session]
+        shown = [f"Action: {turn.action}" for turn in sibling.turns]
+        if record.teacher_prompt != record.student_prompt:
+            assert all(text in record.teacher_prompt for text in shown)
+            found += 1
+    assert found > 0
