@@ -7,14 +7,17 @@ from typing import Any
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
 
+# Right on rows of turns: the rows of an episode share one advantage (gae: each turn ends with the episode's return).
+STEP_ROWS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "gae")
+
 
 def check_backbone(plain: dict[str, Any], settings: Settings) -> None:
     """Estimators that verl cannot use on rows of turns, and modes that leave a gate without its input."""
     estimator = plain["algorithm"]["adv_estimator"]
-    if settings.rows == "step" and estimator != "grpo":
+    if settings.rows == "step" and estimator not in STEP_ROWS:
         raise ConfigError(
-            f"algorithm.adv_estimator={estimator} takes every turn of an episode for a sample of its own: verl groups "
-            "the rows of an episode for grpo alone; set sdar.rows=trajectory or adv_estimator=grpo"
+            f"algorithm.adv_estimator={estimator} would take every turn of an episode for a sample of its own; set "
+            f"sdar.rows=trajectory, or one of {', '.join(STEP_ROWS)}"
         )
     bypass = (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False)
     if bypass and settings.distillation is not None and "entropy" in settings.distillation.needs:

@@ -54,7 +54,7 @@ class TeacherSettings:
             raise ConfigError(
                 f"sdar.teacher.trust_region must lie between 0 and 1 or be null, got {self.trust_region!r}"
             )
-        if self.model_path == "???":  # the method asks for one
+        if self.model_path == "":  # the method asks for one
             raise ConfigError("sdar.teacher.model_path is not set; name the teacher's model (a folder or a hub's name)")
         if self.placement != "ref" and self.set_weights:
             raise ConfigError(

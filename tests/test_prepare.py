@@ -49,7 +49,10 @@ REFUSED = {
         ["sdar.skills.store=alfworld", "sdar.teacher.max_prompt_length=560", "sdar.teacher.overflow=raise"],
         "no privileged prompt can be built",
     ),
-    "a group of turns": (["algorithm.adv_estimator=rloo"], "sdar.rows=trajectory or adv_estimator=grpo"),
+    "a group of turns": (
+        ["algorithm.adv_estimator=opo"],
+        "adv_estimator=opo would take every turn of an episode for a sample.*one of grpo, .*rloo",
+    ),
     "an entropy nobody computes": (
         ["sdar.distillation.gate=entropy", "algorithm.rollout_correction.bypass_mode=true"],
         "never computes",

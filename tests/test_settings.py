@@ -87,7 +87,7 @@ def test_without_distillation_there_is_no_term():
         ("sdar.teacher.update_rate", 0.1, "sdar.teacher.update_rate changes the reference model; set .*placement=ref"),
         ("sdar.teacher.update_rate", 1.5, r"sdar.teacher.update_rate must lie in \(0, 1\]"),
         ("sdar.teacher.trust_region", 1.0, "sdar.teacher.trust_region must lie between 0 and 1"),
-        ("sdar.teacher.model_path", "???", "sdar.teacher.model_path is not set"),
+        ("sdar.teacher.model_path", "", "sdar.teacher.model_path is not set"),
         ("sdar.context.parts", ["skill"], "must name each of its parts once; known: skills, reference, feedback"),
         ("sdar.context.parts", ["feedback", "feedback"], "must name each of its parts once"),
         ("sdar.context.parts", [], "makes teacher and student the same"),

@@ -22,7 +22,7 @@ from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, 
 from sdar_verl.compat.teacher_rows import teacher_rows
 from sdar_verl.compat.teacher_scoring import score_teacher
 from sdar_verl.compat.token_records import write_token_records
-from sdar_verl.compat.workers import with_teacher_model
+from sdar_verl.compat.workers import TEACHER_PATH
 from sdar_verl.core import resolve
 from sdar_verl.data import load_panel
 from sdar_verl.errors import SdarError
@@ -78,10 +78,15 @@ class SdarTrainer(PPOTrainerSync):
         super()._init_resource_pool_mgr()
         if on_cpu():
             from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker as ActorWorker
+            from sdar_verl.compat.cpu.workers import CpuCriticWorker
+
+            if Role.Critic in self.role_worker_mapping:
+                self.role_worker_mapping[Role.Critic] = ray.remote(CpuCriticWorker)
         else:
             from sdar_verl.compat.workers import SdarActorRolloutRefWorker as ActorWorker
         if (path := self.settings.teacher.model_path) is not None:
-            ActorWorker = with_teacher_model(ActorWorker, path)
+            with open_dict(self.config.actor_rollout_ref.ref):
+                self.config.actor_rollout_ref.ref[TEACHER_PATH] = path
         for role in (Role.ActorRollout, Role.ActorRolloutRef):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(ActorWorker)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
 from torch.distributed.fsdp import FSDPModule
 from verl.single_controller.base.decorator import Dispatch, register
@@ -19,6 +19,8 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, T
 from sdar_verl.compat.loss import SdarLoss
 from sdar_verl.core.moving_average import update_moving_average
 from sdar_verl.errors import SdarError
+
+TEACHER_PATH = "sdar_teacher_path"  # of another model as teacher; put into the reference's part of the worker's config
 
 
 class SdarTrainingWorker(TrainingWorker):
@@ -37,6 +39,16 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
     """Stock worker whose loss knows the engines; the reference model's shards on this rank may follow the actor's."""
 
     actor_worker_cls = SdarTrainingWorker
+
+    def init_model(self):
+        with open_dict(self.config.ref):
+            path = self.config.ref.pop(TEACHER_PATH, None)
+        if path is not None:
+            self.ref_worker_cls = partial(_reference, path=path, policy=self.config.model)
+        super().init_model()
+
+    # verl finds the dispatch rule of a method on the function object
+    init_model.__dict__.update(ActorRolloutRefWorker.init_model.__dict__)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def set_loss_fn(self, loss_fn: Any) -> None:
@@ -69,23 +81,6 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
 
     def _teacher_file(self, folder: str) -> Path:
         return Path(folder) / f"teacher_world_size_{self.world_size}_rank_{self.rank}.pt"
-
-
-def with_teacher_model(worker: type[SdarActorRolloutRefWorker], path: str) -> type[SdarActorRolloutRefWorker]:
-    """`worker` whose reference model is the one at `path` instead of a copy of the policy.
-
-    The class is made here so that Ray sends it, and the path with it, to the workers.
-    """
-
-    class ExternalTeacherWorker(worker):
-        def init_model(self):
-            self.ref_worker_cls = partial(_reference, path=path, policy=self.config.model)
-            super().init_model()
-
-        # verl finds the dispatch rule of a method on the function object
-        init_model.__dict__.update(worker.init_model.__dict__)
-
-    return ExternalTeacherWorker
 
 
 def _reference(config: TrainingWorkerConfig, path: str, policy: DictConfig) -> TrainingWorker:
