@@ -66,7 +66,7 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
     if settings.teacher.update_rate is not None:
         precise = ref["fsdp_config"]["model_dtype"] in ("fp32", "float32")
         small = {"actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": not precise}
-        _require("sdar.teacher.update_rate", {**fsdp2, **no_adapters, **small, **no_kl})
+        _require("sdar.teacher.update_rate", {**fsdp2, **({} if adapters else {**small, **no_kl})})
     if settings.teacher.trust_region is not None:
         _require("sdar.teacher.trust_region", {**fsdp2, **no_adapters})
     if settings.teacher.model_path is not None:

@@ -167,7 +167,9 @@ class SdarTrainer(PPOTrainerSync):
         }
         score = self.actor_rollout_wg.compute_log_prob
         if self.settings.teacher.placement == "ref":
-            if self.ref_in_actor:
+            if self.ref_in_actor and self.settings.teacher.update_rate is not None:
+                score = self.actor_rollout_wg.compute_average_log_prob
+            elif self.ref_in_actor:
                 extra["no_lora_adapter"] = True
             else:
                 score = self.ref_policy_wg.compute_ref_log_prob

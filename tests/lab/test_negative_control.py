@@ -1,4 +1,8 @@
-"""The gate is a detector of useful skills only if useless ones close it: measured on the shipped model."""
+"""Negative control on the shipped model: a teacher with wrong skills agrees less with what was sampled.
+
+The gap shows it. The share of open gates hardly does (docs/methods/sdar.md has the numbers), because most tokens of an
+answer are the same either way.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from sdar_verl.lab.prompts import CONDITIONS, SkillShelf, messages
 from sdar_verl.skills import open_store
 from sdar_verl.teacher.context import TeacherPromptBuilder
 
+pytestmark = pytest.mark.slow
 GAMES, LAB = 24, LabConfig()
 
 
@@ -74,12 +79,11 @@ def gates(sampled):
     return found
 
 
-def test_wrong_skills_close_the_gate_more_often(gates):
+def test_wrong_skills_lower_the_gap_and_open_no_more_gates(gates):
     active = {condition: float((gate > 0.5).float().mean()) for condition, (gate, _) in gates.items()}
     gap = {condition: float(values.mean()) for condition, (_, values) in gates.items()}
-    print(active, gap)
-    assert active["wrong"] < active["right"]
-    assert gap["wrong"] < gap["right"]
+    assert gap["wrong"] < gap["right"] - 0.005, gap
+    assert active["wrong"] < active["right"] + 0.01, active
 
 
 def test_without_skills_every_gate_stands_half_open(gates):
