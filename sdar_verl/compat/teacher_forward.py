@@ -39,9 +39,10 @@ class TeacherForward:
         at = sampled_positions(data["prompts"], data["teacher_mask"])
         config = self.config
         found = distribution_divergence(
-            student[at],
+            student,
             self._teacher_logits(data),
             config.alpha,
+            at=at,
             topk=config.topk if config.divergence == "topk" else None,
             support=config.topk_support,
             tail=config.topk_tail,
