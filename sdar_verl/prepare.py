@@ -169,7 +169,8 @@ def _check_tasks(plain: dict[str, Any], settings: Settings) -> Panel:
 def _check_skills(settings: Settings) -> None:
     if settings.skills.retriever not in retriever_names():
         raise ConfigError(
-            f"sdar.skills.retriever={settings.skills.retriever!r} is unknown; known: {', '.join(retriever_names())}"
+            f"sdar.skills.retriever={settings.skills.retriever!r} is unknown; known: {', '.join(retriever_names())} "
+            "(a task's own solution is sdar.context.parts=[reference])"
         )
     family = registry.get(settings.env.name)
     types = settings.env.config.get("task_types") or family.task_types

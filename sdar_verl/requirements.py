@@ -19,6 +19,11 @@ def check_backbone(plain: dict[str, Any], settings: Settings) -> None:
             f"algorithm.adv_estimator={estimator} would take every turn of an episode for a sample of its own; set "
             f"sdar.rows=trajectory, or one of {', '.join(STEP_ROWS)}"
         )
+    if estimator == "grpo_vectorized" and not plain["algorithm"]["norm_adv_by_std_in_grpo"]:
+        raise ConfigError(
+            "algorithm.adv_estimator=grpo_vectorized always divides by the standard deviation; set adv_estimator=grpo "
+            "for algorithm.norm_adv_by_std_in_grpo=false"
+        )
     bypass = (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False)
     if bypass and settings.distillation is not None and "entropy" in settings.distillation.needs:
         raise ConfigError(
@@ -31,6 +36,11 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
     """What the teacher's weights and its divergence ask of actor and reference model."""
     if settings.distillation is None:
         return
+    if "demonstration" in settings.context.parts and plain["actor_rollout_ref"]["rollout"]["n"] < 2:
+        raise ConfigError(
+            "sdar.context.parts holds demonstration, which is another episode of the same task; set "
+            "actor_rollout_ref.rollout.n to 2 or more"
+        )
     model, actor, ref = (plain["actor_rollout_ref"][part] for part in ("model", "actor", "ref"))
     reference = actor["use_kl_loss"] or plain["algorithm"]["use_kl_in_reward"]
     if settings.teacher.placement == "ref" and not reference:

@@ -109,6 +109,8 @@ class ContextSettings:
     environment_feedback_only_without_solution: bool
 
     def __post_init__(self) -> None:
+        if not isinstance(self.parts, (list, tuple)) or not all(isinstance(part, str) for part in self.parts):
+            raise ConfigError(f"sdar.context.parts must be a list such as [skills], got {self.parts!r}")
         object.__setattr__(self, "parts", tuple(self.parts))
         unknown = [part for part in self.parts if part not in CONTEXTS]
         if unknown or len(set(self.parts)) != len(self.parts):
@@ -118,6 +120,23 @@ class ContextSettings:
         threshold = self.success_reward_threshold
         if threshold is not None and not _is_number(threshold):
             raise ConfigError(f"sdar.context.success_reward_threshold must be a number or null, got {threshold!r}")
+        shown = set(self.parts)
+        idle = {
+            "success_reward_threshold (set null)": threshold is not None and not shown & {"demonstration", "feedback"},
+            "remove_thinking_from_demonstration (set true)": (
+                not self.remove_thinking_from_demonstration and "demonstration" not in shown
+            ),
+            "environment_feedback_only_without_solution (set true)": (
+                not self.environment_feedback_only_without_solution and "feedback" not in shown
+            ),
+        }
+        if named := [f"sdar.context.{name}" for name, found in idle.items() if found]:
+            raise ConfigError(f"{', '.join(named)} without effect: sdar.context.parts={list(self.parts)}")
+        if self.environment_feedback_only_without_solution and shown >= {"reference", "feedback"}:
+            raise ConfigError(
+                "sdar.context.parts with reference always holds a solution, so feedback would never be shown; take one "
+                "of the two out, or set sdar.context.environment_feedback_only_without_solution=false"
+            )
 
 
 @dataclass(frozen=True)
@@ -190,6 +209,11 @@ class Settings:
             )
         if self.distillation is not None:
             self._check_context()
+        elif self.context.parts != (SkillsContext.name,):
+            raise ConfigError(
+                f"sdar.context.parts={list(self.context.parts)} is for a teacher, and there is none; a student is "
+                "shown skills alone. Leave it at [skills]"
+            )
         if self.distillation is None and self.teacher.set_weights:
             raise ConfigError(
                 f"{self.teacher.set_weights[0]} without distillation would only change the KL term's reference; set it "
@@ -208,10 +232,12 @@ class Settings:
             raise ConfigError("sdar.poll_seconds must lie between 0.01 and 60")
 
     def _check_context(self) -> None:
-        if self.context.parts == () and self.teacher.placement == "actor":
+        teacher = self.teacher
+        follows = teacher.update_rate == 1 and teacher.sync_steps == 1
+        if self.context.parts == () and (teacher.placement == "actor" or follows):
             raise ConfigError(
-                "sdar.context.parts=[] with sdar.teacher.placement=actor makes teacher and student the same: the gap "
-                "is 0 everywhere. Show the teacher something, or give it other weights"
+                "sdar.context.parts=[] and the policy's own weights make teacher and student the same: the gap is 0 "
+                "everywhere. Show the teacher something, or give it other weights"
             )
         if SkillsContext.name in self.context.parts and len(self.context.parts) > 1 and self.skills.retriever == "none":
             raise ConfigError("sdar.skills.retriever=none shows no skills; take `skills` out of sdar.context.parts")

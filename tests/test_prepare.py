@@ -82,6 +82,14 @@ REFUSED = {
         ],
         "divergence=full needs .*use_fused_kernels=false.*ulysses_sequence_parallel_size=1",
     ),
+    "a sibling of an only child": (
+        ["sdar.context.parts=[demonstration]", "actor_rollout_ref.rollout.n=1"],
+        "set actor_rollout_ref.rollout.n to 2 or more",
+    ),
+    "a division that cannot be left out": (
+        ["algorithm.adv_estimator=grpo_vectorized", "algorithm.norm_adv_by_std_in_grpo=false"],
+        "grpo_vectorized always divides by the standard deviation",
+    ),
     "what verl refuses": (
         ["actor_rollout_ref.actor.ulysses_sequence_parallel_size=2"],
         "verl refuses the configuration: .*use_remove_padding",

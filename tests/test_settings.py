@@ -90,7 +90,12 @@ def test_without_distillation_there_is_no_term():
         ("sdar.teacher.model_path", "", "sdar.teacher.model_path is not set"),
         ("sdar.context.parts", ["skill"], "must name each of its parts once; known: skills, reference, feedback"),
         ("sdar.context.parts", ["feedback", "feedback"], "must name each of its parts once"),
-        ("sdar.context.parts", [], "makes teacher and student the same"),
+        ("sdar.context.parts", [], "make teacher and student the same"),
+        ("sdar.context.parts", "skills", r"must be a list such as \[skills\], got 'skills'"),
+        ("sdar.context.parts", None, r"must be a list such as \[skills\], got None"),
+        ("sdar.context.parts", ["reference", "feedback"], "feedback would never be shown"),
+        ("sdar.context.success_reward_threshold", 0.5, r"success_reward_threshold \(set null\) without effect"),
+        ("sdar.context.remove_thinking_from_demonstration", False, "without effect"),
         ("sdar.context.success_reward_threshold", "high", "must be a number or null, got 'high'"),
         ("sdar.teacher.lenght", 3, "unknown key sdar.teacher.lenght; known: placement"),
         ("sdar.skills.retreiver", "full", "unknown key sdar.skills.retreiver; known: store, retriever"),
@@ -178,6 +183,23 @@ def test_skills_beside_other_contexts_must_be_shown():
         Settings.from_config(config)
     config["sdar"]["context"]["parts"] = ["demonstration"]
     assert not Settings.from_config(config).uses_skills
+
+
+def test_a_teacher_that_sees_and_weighs_alike_is_refused():
+    config = with_teacher(update_rate=1.0)
+    config["sdar"]["context"]["parts"] = []
+    with pytest.raises(ConfigError, match="make teacher and student the same"):
+        Settings.from_config(config)
+    config["sdar"]["teacher"]["update_rate"] = 0.5
+    assert Settings.from_config(config).context.parts == ()
+
+
+def test_contexts_are_for_teachers():
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["distillation"]["enabled"] = False
+    config["sdar"]["context"]["parts"] = ["reference"]
+    with pytest.raises(ConfigError, match="is for a teacher, and there is none"):
+        Settings.from_config(config)
 
 
 def test_step_groups_need_step_rows():

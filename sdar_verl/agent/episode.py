@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from sdar_envs.base import EnvError, EpisodeView, PromptFormat, StepInfo, TaskRef
 
 from sdar_verl.agent.conversation import Conversation
+from sdar_verl.agent.privileged import own_skills
 from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.records import EpisodeRecord, TurnRecord
@@ -174,5 +175,5 @@ def _add_teacher(actor: Actor, conversation: Conversation, row: Row, skills: lis
 
 def _note_skills(row: Row, prompt: TeacherPrompt, task: TaskRef) -> None:
     row.skills = [skill.id for skill in prompt.kept]
-    row.task_skill = has_task_skill(prompt.kept, task.task_type)
+    row.task_skill = has_task_skill(own_skills(prompt), task.task_type)
     row.shrunk = bool(prompt.dropped)

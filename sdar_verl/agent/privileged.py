@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdar_envs import registry
-from sdar_envs.base import TaskRef
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
 from sdar_verl.skills import open_store
 from sdar_verl.skills.coverage import has_task_skill
 from sdar_verl.skills.retrievers import make as make_retriever
-from sdar_verl.skills.skill import canonical_text, text_problem
-from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
+from sdar_verl.skills.skill import Skill, canonical_text, text_problem
+from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder, TeacherPromptTooLong
 from sdar_verl.teacher.context import HEADING
 from sdar_verl.teacher.contexts import (
     CONTEXTS,
@@ -28,6 +27,7 @@ from sdar_verl.teacher.contexts import (
     SkillsContext,
     Success,
     Transcript,
+    part_of,
 )
 from sdar_verl.teacher.templating import Messages
 
@@ -52,8 +52,7 @@ class TeacherRow:
     @property
     def parts(self) -> set[str]:
         """Names of the contexts that the prompt holds something of."""
-        names = {unit.partition("/")[0] for unit in self.units}
-        return {name if name in CONTEXTS else SkillsContext.name for name in names}
+        return {part_of(unit) for unit in self.units}
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,30 @@ class Privileged:
     student: TeacherPromptBuilder | None
 
     def teacher_row(self, messages: Messages, situation: Situation) -> TeacherRow:
-        """The privileged prompt of one row; the student's own prompt where there is nothing to show."""
-        units = self.context.units(situation)
-        prompt = self.teacher.build(messages, units, task_type=situation.task.task_type)
-        return teacher_row(prompt, situation.task, taught=bool(units) or not self.context.needs_group)
+        """The privileged prompt of one row of a finished group.
+
+        The student's own prompt where there is nothing to show, or (with ``overflow=shrink``) where not one unit fits:
+        a single long conversation must not end a run whose lengths nobody can know beforehand.
+        """
+        task, units = situation.task, self.context.units(situation)
+        try:
+            prompt = self.teacher.build(messages, units, task_type=task.task_type)
+        except TeacherPromptTooLong:
+            if self.teacher.overflow == "raise":
+                raise
+            prompt = TeacherPrompt(self.teacher.build(messages, []).ids, kept=[], dropped=units)
+        return TeacherRow(
+            ids=prompt.ids,
+            units=tuple(unit.id for unit in prompt.kept),
+            task_skill=has_task_skill(own_skills(prompt), task.task_type),
+            shrunk=bool(prompt.dropped),
+            taught=bool(prompt.kept),
+        )
 
 
-def teacher_row(prompt: TeacherPrompt, task: TaskRef, *, taught: bool) -> TeacherRow:
-    return TeacherRow(
-        ids=prompt.ids,
-        units=tuple(unit.id for unit in prompt.kept),
-        task_skill=has_task_skill(prompt.kept, task.task_type),
-        shrunk=bool(prompt.dropped),
-        taught=taught,
-    )
+def own_skills(prompt: TeacherPrompt) -> list[Skill]:
+    """The skills in `prompt`; other contexts' texts are none."""
+    return [unit for unit in prompt.kept if part_of(unit.id) == SkillsContext.name]
 
 
 def privileged_parts(

@@ -91,7 +91,7 @@ def step_gate_mean(batch: Any, config: DistillationConfig) -> float:
         padded["response_mask"] * padded[TEACHER_MASK],
         entropy=padded["entropy"] if entropy else None,
     )
-    return mean_gate(tokens, config)
+    return mean_gate(tokens, config) if tokens.mask.any() else 0.0  # no row of the step had anything to learn from
 
 
 def _read(batch: Any, fields: list[str]) -> TensorDict:

@@ -11,7 +11,7 @@ import transfer_queue as tq
 
 from sdar_verl.agent.privileged import TeacherRow
 from sdar_verl.compat import rows
-from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.compat.loss import TEACHER_FIELD, TEACHER_MASK
 from sdar_verl.core.gap import as_tokens
 from sdar_verl.core.gates import GATES
 from sdar_verl.evaluation.jsonl import JsonlWriter
@@ -24,7 +24,8 @@ def write_token_records(
 ) -> None:
     """Append the first ``sdar.record.token_episodes`` episodes of `batch` (sorted by key) to `path`.
 
-    The values are those before the update: student and teacher log-probabilities (nats), gap and gate per token.
+    The values are those before the update: student and teacher log-probabilities (nats), gap and gate per token. Gap
+    and gate are 0 on rows that nothing is taught.
     """
     sessions = rows.sessions(batch)
     chosen = sorted(sessions)[: settings.token_episodes]
@@ -39,7 +40,7 @@ def write_token_records(
 def _record(
     session: str, keys: list[str], partition: str, prompt: TeacherRow, step: int, tokenizer: Any, settings: Settings
 ) -> TokenRecord:
-    columns = ["responses", "response_mask", "old_log_probs", TEACHER_FIELD]
+    columns = ["responses", "response_mask", "old_log_probs", TEACHER_FIELD, TEACHER_MASK]
     columns += ["entropy"] if "entropy" in settings.distillation.needs else []
     fields = [*columns, "prompts", "extra_fields", "task"]
     data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
@@ -68,6 +69,7 @@ def _turn(
     mask: torch.Tensor,
     student: torch.Tensor,
     teacher: torch.Tensor,
+    taught: torch.Tensor,
     entropy: torch.Tensor | None = None,
 ) -> TokenTurn:
     tokens = as_tokens(
@@ -76,7 +78,7 @@ def _turn(
         mask[None],
         entropy=None if entropy is None else entropy[None].float(),
     )
-    gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation)[0]
+    gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation)[0] * taught
     sampled = mask.bool()
     ids = response[sampled].tolist()
     return TokenTurn(
@@ -85,6 +87,6 @@ def _turn(
         response_ids=ids,
         student_logp=tokens.student[0][sampled].tolist(),
         teacher_logp=tokens.teacher[0][sampled].tolist(),
-        gap=tokens.gap[0][sampled].tolist(),
+        gap=(tokens.gap[0] * taught)[sampled].tolist(),
         gate=gate[sampled].tolist(),
     )

@@ -22,7 +22,7 @@ from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, 
 from sdar_verl.compat.teacher_rows import teacher_rows
 from sdar_verl.compat.teacher_scoring import score_teacher
 from sdar_verl.compat.token_records import write_token_records
-from sdar_verl.compat.workers import TEACHER_PATH
+from sdar_verl.compat.workers import AVERAGE, TEACHER_PATH
 from sdar_verl.core import resolve
 from sdar_verl.data import load_panel
 from sdar_verl.errors import SdarError
@@ -84,9 +84,9 @@ class SdarTrainer(PPOTrainerSync):
                 self.role_worker_mapping[Role.Critic] = ray.remote(CpuCriticWorker)
         else:
             from sdar_verl.compat.workers import SdarActorRolloutRefWorker as ActorWorker
-        if (path := self.settings.teacher.model_path) is not None:
-            with open_dict(self.config.actor_rollout_ref.ref):
-                self.config.actor_rollout_ref.ref[TEACHER_PATH] = path
+        with open_dict(self.config.actor_rollout_ref.ref):
+            self.config.actor_rollout_ref.ref[TEACHER_PATH] = self.settings.teacher.model_path
+            self.config.actor_rollout_ref.ref[AVERAGE] = self.settings.teacher.update_rate is not None
         for role in (Role.ActorRollout, Role.ActorRolloutRef):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(ActorWorker)

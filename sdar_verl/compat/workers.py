@@ -20,7 +20,9 @@ from sdar_verl.compat.loss import SdarLoss
 from sdar_verl.core.moving_average import update_moving_average
 from sdar_verl.errors import SdarError
 
-TEACHER_PATH = "sdar_teacher_path"  # of another model as teacher; put into the reference's part of the worker's config
+# put into the reference's part of the worker's config, and taken out before verl reads it
+TEACHER_PATH = "sdar_teacher_path"  # another model as teacher
+AVERAGE = "sdar_average"  # whether the teacher is a moving average
 
 
 class SdarTrainingWorker(TrainingWorker):
@@ -42,11 +44,11 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
 
     def init_model(self):
         with open_dict(self.config.ref):
-            path = self.config.ref.pop(TEACHER_PATH, None)
+            path, average = self.config.ref.pop(TEACHER_PATH, None), self.config.ref.pop(AVERAGE, False)
         if path is not None:
             self.ref_worker_cls = partial(_reference, path=path, policy=self.config.model)
         super().init_model()
-        if self.ref is None:
+        if average and self.ref is None:
             # with adapters there is no reference model: a moving average is kept of the adapters alone
             self._average = {name: shard.float().clone() for name, shard in _adapters(self.actor).items()}
 
@@ -103,9 +105,13 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
 
 
 def _reference(config: TrainingWorkerConfig, path: str, policy: DictConfig) -> TrainingWorker:
-    """verl's reference worker with another model's weights and architecture; everything else as the policy's."""
-    own = {"path": path, "tokenizer_path": None, "hf_config_path": None, "override_config": {}}
-    model = omega_conf_to_dataclass(OmegaConf.merge(policy, own))
+    """verl's reference worker with another model's weights and architecture; how it computes is as the policy's."""
+    own = OmegaConf.merge(policy, {"path": path, "tokenizer_path": None, "hf_config_path": None})
+    attention = policy.override_config.get("attn_implementation")
+    with open_dict(own):  # the rest of the overrides describes the policy
+        own.override_config = {} if attention is None else {"attn_implementation": attention}
+    model = omega_conf_to_dataclass(own)
+    model.mtp = config.model_config.mtp
     return TrainingWorker(config=replace(config, model_config=model))
 
 

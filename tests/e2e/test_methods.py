@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdar_verl.evaluation.jsonl import read_records
 from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord
+from sdar_verl.lab import WEIGHTS
 from sdar_verl.lab.model import build_model
 from sdar_verl.skills.skill import canonical_text
 
@@ -45,13 +47,35 @@ def distribution(network, tokenizer, prompt, response, temperature):
 
 
 def test_gigpo_on_rloo(train):
-    _, data = train_with(train, "gigpo", {"method": "gigpo", "algorithm.adv_estimator": "rloo"})
+    """The advantages that verl trained on are those of the recorded rewards; the shipped model earns different ones."""
+    run, data = train_with(train, "gigpo", {
+        "method": "gigpo",
+        "algorithm.adv_estimator": "rloo",
+        "sdar.step_groups.weight": 1e-9,
+        "actor_rollout_ref.model.path": WEIGHTS,
+        "actor_rollout_ref.rollout.n": 4,
+        "env.alfworld.history_length": 0,
+        "env.alfworld.room_list": "true",
+        "env.alfworld.max_steps": 8,
+        "env.invalid_action_penalty": 0.5,
+        "data.max_response_length": 24,
+        "actor_rollout_ref.rollout.max_model_len": 512,
+    })  # fmt: skip
     assert data["step_groups/size_mean"] > 1.0
     assert not any(name.startswith("sdar/") for name in data)
+    rewards = defaultdict(list)
+    for episode in read_records(run.run_dir / "episodes/train.jsonl", EpisodeRecord):
+        if episode.step == 2:
+            rewards[episode.uid].append(episode.reward)
+    expected = [reward - (sum(group) - reward) / (len(group) - 1) for group in rewards.values() for reward in group]
+    assert max(expected) > 0, "all episodes of a group earned the same: this test could not fail"
+    assert data["critic/advantages/max"] == pytest.approx(max(expected), abs=1e-4)
+    assert data["critic/advantages/min"] == pytest.approx(min(expected), abs=1e-4)
 
 
-def test_grpo_opsd_distils_every_token_alike(train):
-    _, data = train_with(train, "grpo_opsd", {"method": "grpo_opsd"})
+def test_grpo_opsd_on_ppo_distils_every_token_alike(train):
+    _, data = train_with(train, "grpo_opsd", {"method": "grpo_opsd", "algorithm.adv_estimator": "gae"})
+    assert math.isfinite(data["critic/vf_loss"]) and data["critic/grad_norm"] > 0
     assert data["sdar/lambda"] == 0.005 and data["sdar/gate_mean"] == 1.0 and data["sdar/taught_share"] == 1.0
     assert data["sdar/loss"] != 0.0
 

@@ -1,6 +1,6 @@
 """Privileged contexts by name. A new one is a class in a file of its own, a name here and a line where it is built."""
 
-from sdar_verl.teacher.contexts.base import Attempt, AttemptTurn, Context, Situation, Success, Transcript
+from sdar_verl.teacher.contexts.base import Attempt, AttemptTurn, Context, Situation, Success, Transcript, part_of
 from sdar_verl.teacher.contexts.combined import CombinedContext
 from sdar_verl.teacher.contexts.demonstration import DemonstrationContext
 from sdar_verl.teacher.contexts.feedback import FeedbackContext
@@ -24,4 +24,5 @@ __all__ = [
     "SkillsContext",
     "Success",
     "Transcript",
+    "part_of",
 ]

@@ -96,14 +96,14 @@ class Success:
     reward_threshold: float | None
 
     def __call__(self, attempt: Attempt) -> bool:
-        if self.reward_threshold is None:
+        if self.reward_threshold is None or attempt.failed:
             return attempt.won
         return attempt.reward >= self.reward_threshold
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """Turns an attempt into units: a heading and one unit a turn.
+    """Turns an attempt into units, one a turn; the first holds the heading as well.
 
     Attributes:
         usable: whether a text may stand in a prompt; a model may write what its tokenizer takes for a turn's end.
@@ -112,11 +112,21 @@ class Transcript:
     usable: Callable[[str], bool]
 
     def units(self, name: str, situation: Situation, heading: str, lines: list[str]) -> list[Skill]:
-        """Units called ``<name>/<number>``; empty if one of the texts cannot be shown."""
-        texts = [heading, *lines]
-        if not all(self.usable(text) for text in texts):
+        """Empty if there is no turn, or one that cannot be shown."""
+        if not lines or not all(self.usable(text) for text in lines):
             return []
-        return [
-            Skill(f"{name}/{number}", text, situation.env, situation.task.task_type, 1, f"{name} of this run")
-            for number, text in enumerate(texts)
-        ]
+        texts = [f"{heading}\n\n{lines[0]}", *lines[1:]]
+        return [unit(name, text, situation, number) for number, text in enumerate(texts)]
+
+
+_PREFIX = "context/"
+
+
+def unit(part: str, text: str, situation: Situation, number: int = 0) -> Skill:
+    """A text of the context called `part`, in the form in which prompts take texts."""
+    return Skill(f"{_PREFIX}{part}/{number}", text, situation.env, situation.task.task_type, 1, f"{part} of this run")
+
+
+def part_of(unit_id: str) -> str:
+    """Name of the context that a unit came from; everything that a store has is of ``skills``."""
+    return unit_id.removeprefix(_PREFIX).split("/")[0] if unit_id.startswith(_PREFIX) else "skills"

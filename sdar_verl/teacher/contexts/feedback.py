@@ -24,6 +24,8 @@ class FeedbackContext(Context):
         own = situation.own
         if own is None or not own.turns or self.success(own):
             return []
+        if own.failed and not own.last_observation:
+            return []  # the environment broke down: that is no word on what the student did
         answers = [*(turn.observation for turn in own.turns[1:]), own.last_observation]
         lines = [f"Action: {turn.action}\n{answer}" for turn, answer in zip(own.turns, answers, strict=True)]
         return self.transcript.units(self.name, situation, HEADING, lines)

@@ -8,7 +8,7 @@ from sdar_envs.base import TaskRef
 
 from sdar_verl.skills.errors import MissingSkillError
 from sdar_verl.skills.skill import Skill
-from sdar_verl.teacher.contexts.base import Context, Situation
+from sdar_verl.teacher.contexts.base import Context, Situation, unit
 
 HEADING = "These actions solve this very task:"
 
@@ -31,5 +31,4 @@ class ReferenceContext(Context):
         actions = self.solve(task)
         if not actions:
             raise MissingSkillError(f"task {task.id!r}: no reference solution was given")
-        text = "\n".join([HEADING, *actions])
-        return [Skill("reference", text, situation.env, task.task_type, 1, "the task's own solution")]
+        return [unit(self.name, "\n".join([HEADING, *actions]), situation)]
