@@ -207,6 +207,14 @@ def _check_model(plain: dict[str, Any]) -> Any:
             "the rest and the trainer does not, so their log-probabilities would differ. Use a model whose "
             "vocab_size equals len(tokenizer)"
         )
+    longest, wanted = (
+        getattr(config, "max_position_embeddings", None),
+        plain["actor_rollout_ref"]["rollout"]["max_model_len"],
+    )
+    if longest is not None and wanted is not None and wanted > longest:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.max_model_len={wanted}, but the model has {longest} positions; lower it"
+        )
     bucket = plain["actor_rollout_ref"]["rollout"]["checkpoint_engine"]["update_weights_bucket_megabytes"]
     dtype = plain["actor_rollout_ref"]["actor"]["fsdp_config"]["model_dtype"]
     largest = config.vocab_size * getattr(config, "hidden_size", 0) * (4 if dtype in ("fp32", "float32") else 2) / 2**20

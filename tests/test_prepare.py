@@ -90,6 +90,10 @@ REFUSED = {
         ["algorithm.adv_estimator=grpo_vectorized", "algorithm.norm_adv_by_std_in_grpo=false"],
         "grpo_vectorized always divides by the standard deviation",
     ),
+    "more positions than the model has": (
+        ["actor_rollout_ref.rollout.max_model_len=4096"],
+        "max_model_len=4096, but the model has 1024 positions; lower it",
+    ),
     "what verl refuses": (
         ["actor_rollout_ref.actor.ulysses_sequence_parallel_size=2"],
         "verl refuses the configuration: .*use_remove_padding",

@@ -58,6 +58,7 @@ def test_gigpo_on_rloo(train):
         "env.alfworld.room_list": "true",
         "env.alfworld.max_steps": 8,
         "env.invalid_action_penalty": 0.5,
+        "data.max_prompt_length": 384,
         "data.max_response_length": 24,
         "actor_rollout_ref.rollout.max_model_len": 512,
     })  # fmt: skip
