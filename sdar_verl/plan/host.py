@@ -14,7 +14,6 @@ AGENT_WORKER = 1 * GIB  # an agent-loop worker with tokenizer and skills
 # one process of environments: with its first one, and each further one
 ENVIRONMENTS = {"alfworld": (97e6, 7e6)}
 OTHER_ENVIRONMENT = (500e6, 20e6)
-AGENT_POOL = 4  # env.pool.workers, for how many agent-loop workers env_processes stand
 INSTALLATION = 15 * GB
 TOKEN_FIELDS = 10  # numbers of 8 bytes that travel for each token of a step
 
@@ -63,7 +62,7 @@ def estimate(job: Job, tokens_per_step: float) -> Host:
     whole = job.weight_bytes * job.kept
     reference = job.ref_bytes * job.model.params if job.reference else 0
     memory = {
-        "processes": gpus * (TRAINER_PROCESS + ENGINE_PROCESS) + RAY + processes / AGENT_POOL * AGENT_WORKER,
+        "processes": gpus * (TRAINER_PROCESS + ENGINE_PROCESS) + RAY + job.agent_workers / job.nodes * AGENT_WORKER,
         "environments": environments,
         "reference": reference / job.nodes,
         "offloaded training state": offloaded / job.nodes,
@@ -82,7 +81,7 @@ def estimate(job: Job, tokens_per_step: float) -> Host:
     return Host(
         memory={name: size for name, size in memory.items() if size},
         loading=whole + reference,
-        processes=2 * gpus + round(processes) + round(processes / AGENT_POOL) + 2,
+        processes=2 * gpus + round(processes) + round(job.agent_workers / job.nodes) + 2,
         disk=disk,
         checkpoint=checkpoint + teacher,
         export=2 * job.model.params,

@@ -25,16 +25,19 @@ class Job:
         param_offload, optimizer_offload: verl's own moving to the host between phases.
         cpu_offload: FSDP2's offload policy; training state lives on the host, always.
         lora_rank, lora_targets: 0 trains all weights.
+        dynamic: micro-batches are cut by tokens.
         update_tokens, score_tokens: most tokens of a micro-batch on one GPU with and without gradient.
         entropy: entropy is part of the update; `compiled`: its kernel is; `fused`: logits are never formed.
         unit_temperature: the sampling temperature is 1, so logits are not copied to scale them.
-        reference: there is a separate reference model; `ref_bytes`: its kept type.
+        kl: rows are scored under the initial policy; `reference`: by a separate model; `ref_bytes`: its kept type.
         teacher: placement, or None without distillation; `teacher_prompt`: its longest prompt.
         distribution: the teacher's whole distributions are compared in the update.
         moving_average: the reference follows the policy (`sdar.teacher.update_rate`).
         tp, utilization, sleeps, max_num_seqs, max_model_len, rollout_bytes, bucket: the rollout engine's.
+        mini_rows: rows of one optimizer step.
         tasks, group, steps, test_every, save_every, keep, panel: batch and schedule.
-        env, max_turns, env_processes, envs_per_process: environment and its worker processes on all nodes.
+        env, max_turns, agent_workers, env_processes, envs_per_process: environment and its processes on all nodes.
+        rows: a row is a turn (``step``) or an episode (``trajectory``).
     """
 
     model: ModelShape
@@ -52,6 +55,7 @@ class Job:
     activation_offload: bool
     lora_rank: int
     lora_targets: str | tuple[str, ...]
+    dynamic: bool
     update_tokens: int
     score_tokens: int
     prompt: int
@@ -60,6 +64,7 @@ class Job:
     compiled: bool
     fused: bool
     unit_temperature: bool
+    kl: bool
     reference: bool
     ref_bytes: int
     teacher: str | None
@@ -73,6 +78,7 @@ class Job:
     max_model_len: int
     rollout_bytes: int
     bucket: int
+    mini_rows: int
     tasks: int
     group: int
     steps: int
@@ -83,8 +89,10 @@ class Job:
     method: str
     env: str
     max_turns: int
+    agent_workers: int
     env_processes: int
     envs_per_process: int
+    rows: str
     skills_store: str
     skills_retriever: str
 
@@ -186,6 +194,7 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         activation_offload=bool(hf["enable_activation_offload"]),
         lora_rank=rank,
         lora_targets=targets if isinstance(targets, str) else tuple(targets),
+        dynamic=bool(actor["use_dynamic_bsz"]),
         update_tokens=update,
         score_tokens=score,
         prompt=prompt,
@@ -194,6 +203,7 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         compiled=bool(engine["use_torch_compile"]),
         fused=bool(hf["use_fused_kernels"]),
         unit_temperature=rollout["temperature"] == 1,
+        kl=bool(kl),
         reference=bool(kl) and not rank,
         ref_bytes=_bytes(ref["fsdp_config"]["model_dtype"] or "bf16"),
         teacher=sdar["teacher"]["placement"] if distils else None,
@@ -207,6 +217,7 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         max_model_len=rollout["max_model_len"] or model.max_positions,
         rollout_bytes=_bytes(rollout["dtype"]),
         bucket=rollout["checkpoint_engine"]["update_weights_bucket_megabytes"] << 20,
+        mini_rows=actor["ppo_mini_batch_size"] * rollout["n"],
         tasks=config["data"]["train_batch_size"],
         group=rollout["n"],
         steps=_steps(trainer),
@@ -217,8 +228,10 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         method=sdar["method"],
         env=env["name"],
         max_turns=int(env[env["name"]].get("max_steps") or env[env["name"]].get("max_turns") or 1),
+        agent_workers=workers,
         env_processes=workers * pool["workers"],
         envs_per_process=pool["envs_per_worker"],
+        rows=sdar["rows"],
         skills_store=str(sdar["skills"]["store"]),
         skills_retriever=sdar["skills"]["retriever"],
     )

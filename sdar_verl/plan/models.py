@@ -144,7 +144,9 @@ def _shape(config: Mapping[str, Any], family: str, name: str) -> ModelShape:
 
 def _is_sparse(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer of a model with experts has them; transformers' rule for Qwen, every layer for Mixtral."""
-    return layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
+    return (
+        layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
+    )
 
 
 def known_models() -> dict[str, dict[str, Any]]:
