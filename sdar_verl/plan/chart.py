@@ -76,13 +76,13 @@ def _time(axes: Axes, plan: Plan) -> None:
     axes.set_xlim(0, 1.15 * max(seconds))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    kind = "measured" if plan.rates.measured else "not measured on a run of one's own"
+    kind = "measured" if plan.rates.measured else "not calibrated"
     axes.set_title(f"A step of {plan.times.step:.0f} s ({kind})")
 
 
 def _cost(axes: Axes, plan: Plan) -> None:
     rows = [option for option in plan.options if option.cost is not None][:10]
-    axes.set_title("Cost of the run, USD (hatched: needs changes)")
+    axes.set_title("Cost of the run, USD (hatched: with changes)")
     axes.grid(axis="y", visible=False)
     for place, option in enumerate(rows):
         hatch = "///" if option.overrides else None
@@ -96,4 +96,4 @@ def _cost(axes: Axes, plan: Plan) -> None:
     axes.invert_yaxis()
     axes.set_xmargin(0.15)
     if rows:
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=9)

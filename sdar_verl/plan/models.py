@@ -24,6 +24,9 @@ _FAMILIES: dict[str, tuple[bool | None, bool]] = {
 }
 
 
+_ADAPTED_EXPERTS = ("qwen3_moe", "mixtral")  # where PEFT 0.21 finds the experts behind all-linear
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """Attributes (numbers, not bytes):
@@ -34,7 +37,7 @@ class ModelShape:
     active: parameters that one token passes (all of them without experts), embeddings included.
     largest_block: parameters of the largest transformer block.
     live_ffn: width of the feed-forward part that one token passes.
-    linears: for each kind of linear layer, how many there are with which inputs and outputs; no experts.
+    linears: for each kind of linear layer, how many there are with which inputs and outputs.
     experts: number of experts a layer; 0 for a dense model.
     max_positions: the longest context.
     """
@@ -67,8 +70,8 @@ class ModelShape:
     def lora_params(self, rank: int, targets: str | Iterable[str] = "all-linear") -> int:
         """Trainable parameters of adapters of `rank`: rank × (inputs + outputs) of each adapted layer.
 
-        ``all-linear`` leaves the output embedding out, as PEFT does; experts are no linear layers in transformers 5 and
-        are not adapted.
+        ``all-linear`` leaves the output embedding out, as PEFT does. The experts of some families are adapted, each of
+        them and gate and up at twice the rank: adapters of a model with many experts are large.
         """
         known = {name for name, *_ in self.linears}
         wanted = known if targets == "all-linear" else {targets} if isinstance(targets, str) else set(targets)
@@ -123,6 +126,10 @@ def _shape(config: Mapping[str, Any], family: str, name: str) -> ModelShape:
     linears += [(part, count, hidden, size) for part, count, size in mlp_linears if count and size]
     if shared:
         linears.append(("shared_expert_gate", sparse_count, hidden, 1))
+    if family in _ADAPTED_EXPERTS:  # of fused experts, gate and up are adapted together, at twice the rank
+        every = experts * sparse_count
+        linears.append(("gate", sparse_count, hidden, experts))
+        linears += [("experts", 2 * every, hidden, 2 * expert_ffn), ("experts", every, expert_ffn, hidden)]
     return ModelShape(
         name=name,
         layers=layers,
