@@ -84,14 +84,18 @@ def _plan(args: argparse.Namespace):
     from sdar_verl.plan.planning import make_plan
     from sdar_verl.plan.units import PlanError
 
+    if args.spot_mtbf <= 0 or args.restart < 0:
+        raise PlanError("--spot-mtbf must be above 0 and --restart not below")
+    catalogue = load_catalogue(args.prices)
+    for name in (args.instance, args.calibrate_instance):
+        if name is not None:
+            catalogue.get(name)  # a wrong name is told before anything is composed
     config, title = _configuration(args)
     path = config["actor_rollout_ref"]["model"]["path"]
     job = job_from_config(config, models.load(path, args.model_config))
     if job.device == "cpu":
         raise PlanError("this is a configuration for the CPU, which needs no plan; leave platform=cpu out")
-    if args.spot_mtbf <= 0 or args.restart < 0:
-        raise PlanError("--spot-mtbf must be above 0 and --restart not below")
-    catalogue = _prices(args, load_catalogue(args.prices))
+    catalogue = _prices(args, catalogue)
     given = {name: getattr(args, name) for name in ("turns", "prompt", "answer", "skills")}
     work = workload.assumed(job, **given)
     rates = calibration.published_rates(job, work, catalogue)

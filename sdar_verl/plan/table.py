@@ -11,6 +11,7 @@ from sdar_verl.plan.units import GB, GIB
 
 WIDTH = 108
 _BAR = 44
+_PLAIN = str.maketrans({"×": "x", "–": "-", "·": "."})
 PHASE_NAMES = {
     "generate": "episodes: generation",
     "environment": "episodes: environments",
@@ -28,7 +29,7 @@ def render(plan: Plan, unicode: bool = True) -> str:
     sections = [_head(plan), memory_table(plan, unicode), _fit(plan), _machine(plan), _time(plan, unicode), _cost(plan),
                 _options(plan), _methods(plan), _teachers(plan), _notes(plan)]  # fmt: skip
     text = "\n\n".join(section for section in sections if section) + "\n"
-    return text if unicode else text.replace("×", "x").replace("–", "-").replace("√", "sqrt").replace("±", "+-")
+    return text if unicode else text.translate(_PLAIN)
 
 
 def memory_table(plan: Plan, unicode: bool = True) -> str:

@@ -39,7 +39,9 @@ def simulate(work, interval, save, restart, mtbf, rng):
     return clock
 
 
-@pytest.mark.parametrize(("interval", "save", "mtbf"), [(1800, 90, 4 * HOUR), (600, 30, 2 * HOUR), (5400, 300, 6 * HOUR)])
+@pytest.mark.parametrize(
+    ("interval", "save", "mtbf"), [(1800, 90, 4 * HOUR), (600, 30, 2 * HOUR), (5400, 300, 6 * HOUR)]
+)
 def test_expected_time_is_that_of_simulated_runs(interval, save, mtbf):
     rng, work, restart = random.Random(0), 60 * interval, 900.0
     runs = [simulate(work, interval, save, restart, mtbf, rng) for _ in range(600)]

@@ -23,7 +23,9 @@ def client(service):
 
 def one(*names):
     catalogue = load_catalogue()
-    return type(catalogue)({catalogue.get(name).name: catalogue.get(name) for name in names}, catalogue.s3_usd_per_gb_month)
+    return type(catalogue)(
+        {catalogue.get(name).name: catalogue.get(name) for name in names}, catalogue.s3_usd_per_gb_month
+    )
 
 
 def product(usd, unit="Hrs"):

@@ -88,7 +88,9 @@ def test_more_room_means_larger_micro_batches():
 def test_each_obstacle_is_named():
     job = plain_job(max_model_len=4608)
     assert "has 4" in judged(job, "g6e.24xlarge").problems[0]
-    assert any("refuses to start" in p for p in judged(job.with_(utilization=0.2, gpus=1, shards=1), "g6.xlarge").problems)
+    assert any(
+        "refuses to start" in p for p in judged(job.with_(utilization=0.2, gpus=1, shards=1), "g6.xlarge").problems
+    )
     starved = judged(job.with_(utilization=0.45, tasks=512), "p4d")
     assert any("some will wait" in w for w in starved.warnings)
     assert any("environment processes" in w for w in starved.warnings)
