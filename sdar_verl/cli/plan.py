@@ -48,6 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     time.add_argument("--restart", type=float, default=15.0, metavar="MINUTES", help="from an interruption to the next "
                       "step, without waiting for capacity (%(default)s)")  # fmt: skip
     out = parser.add_argument_group("output")
+    out.add_argument("--only", metavar="SECTION", help="one of: run, memory, fit, machine, time, cost, elsewhere, "
+                     "methods, teachers, sources")  # fmt: skip
     out.add_argument("--json", action="store_true", help="machine-readable output")
     out.add_argument("--chart", type=Path, metavar="FILE", help="also write a PNG")
     out.add_argument("--ascii", action="store_true", help="plain characters")
@@ -73,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(plan.as_json(), indent=1, allow_nan=False))
     else:
         plain = args.ascii or "utf" not in (sys.stdout.encoding or "").lower()
-        print(render(plan, unicode=not plain), end="")
+        print(render(plan, unicode=not plain, only=args.only), end="")
     return 0 if plan.fit.ok else 3
 
 
@@ -82,8 +84,11 @@ def _plan(args: argparse.Namespace):
     from sdar_verl.plan.catalogue import load_catalogue
     from sdar_verl.plan.job import job_from_config
     from sdar_verl.plan.planning import make_plan
+    from sdar_verl.plan.table import SECTIONS
     from sdar_verl.plan.units import PlanError
 
+    if args.only is not None and args.only not in SECTIONS:
+        raise PlanError(f"there is no section {args.only!r}; known: {', '.join(SECTIONS)}")
     if args.spot_mtbf <= 0 or args.restart < 0:
         raise PlanError("--spot-mtbf must be above 0 and --restart not below")
     catalogue = load_catalogue(args.prices)

@@ -11,6 +11,7 @@ from sdar_verl.plan.models import ModelShape
 from sdar_verl.plan.units import PlanError
 
 BYTES = {"fp32": 4, "float32": 4, "float": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "half": 2}
+ENTROPY_GATES = ("entropy", "soft_or")  # a run with one of them computes the entropy; a test asks the gates themselves
 PLACEMENTS = ("actor", "ref", "rollout", "server", "remote")
 
 
@@ -24,6 +25,7 @@ class Job:
         weight_bytes, compute_bytes, reduce_bytes: of the kept weights, the forward pass, the gradients' exchange.
         param_offload, optimizer_offload: verl's own moving to the host between phases.
         cpu_offload: FSDP2's offload policy; training state lives on the host, always.
+        reshards: gathered weights are given up after each block; else all of them stay.
         lora_rank, lora_targets: 0 trains all weights.
         dynamic: micro-batches are cut by tokens.
         update_tokens, score_tokens: most tokens of a micro-batch on one GPU with and without gradient.
@@ -51,6 +53,7 @@ class Job:
     param_offload: bool
     optimizer_offload: bool
     cpu_offload: bool
+    reshards: bool
     checkpointing: bool
     activation_offload: bool
     lora_rank: int
@@ -190,6 +193,7 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         param_offload=bool(engine["param_offload"]),
         optimizer_offload=bool(engine["optimizer_offload"]),
         cpu_offload=bool(engine["offload_policy"]) and actor["strategy"] == "fsdp2",
+        reshards=bool(engine["reshard_after_forward"]),
         checkpointing=bool(hf["enable_gradient_checkpointing"]),
         activation_offload=bool(hf["enable_activation_offload"]),
         lora_rank=rank,
@@ -199,7 +203,8 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         score_tokens=score,
         prompt=prompt,
         response=response,
-        entropy=bool(actor["entropy_coeff"]) or bool(actor["calculate_entropy"]),
+        entropy=bool(actor["entropy_coeff"] or actor["calculate_entropy"])
+        or (distils and sdar["distillation"]["gate"] in ENTROPY_GATES),
         compiled=bool(engine["use_torch_compile"]),
         fused=bool(hf["use_fused_kernels"]),
         unit_temperature=rollout["temperature"] == 1,
@@ -227,7 +232,7 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         panel=sdar["panel"]["size"] or 0,
         method=sdar["method"],
         env=env["name"],
-        max_turns=int(env[env["name"]].get("max_steps") or env[env["name"]].get("max_turns") or 1),
+        max_turns=_turns(env),
         agent_workers=workers,
         env_processes=workers * pool["workers"],
         envs_per_process=pool["envs_per_worker"],
@@ -250,6 +255,13 @@ def _micro_batch(dynamic: bool, tokens: int, rows: int | None, longest: int, key
     if not rows:
         raise PlanError(f"without use_dynamic_bsz=true {key} must say how many rows a micro-batch has")
     return rows * longest
+
+
+def _turns(env: Mapping[str, Any]) -> int:
+    turns = env[env["name"]].get("max_steps")
+    if not turns:
+        raise PlanError(f"env.{env['name']}.max_steps is not set, so an episode has no end to plan for; set it")
+    return int(turns)
 
 
 def _steps(trainer: Mapping[str, Any]) -> int:

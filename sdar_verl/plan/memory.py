@@ -129,17 +129,23 @@ def _forward(job: Job) -> dict[str, float]:
     """Scoring without gradient: old log-probabilities (with entropy), reference, teacher."""
     size = job.model.vocab * job.score_tokens
     per_number = job.compute_bytes * (1 if job.unit_temperature else 2) + (0 if job.compiled else 8)
-    block, head = job.compute_bytes * job.model.largest_block, job.compute_bytes * job.model.embedding
     return {
         "activations": _live_block(job, job.score_tokens) + 2 * job.compute_bytes * job.model.hidden * job.score_tokens,
         "logits": 0 if job.fused else size * per_number,
-        "gathered weights": 2 * block + head,
+        "gathered weights": _gathered(job),
     }
+
+
+def _gathered(job: Job) -> float:
+    """Whole weights in the computing type: this block, the next and the output embedding; all where they stay."""
+    if not job.reshards:
+        return job.compute_bytes * job.model.params
+    return job.compute_bytes * (2 * job.model.largest_block + job.model.embedding)
 
 
 def _update(job: Job) -> dict[str, float]:
     block, head = job.compute_bytes * job.model.largest_block, job.compute_bytes * job.model.embedding
-    gathered = 2 * block + head  # this block and the next, and the output embedding
+    gathered = _gathered(job)
     if not job.lora_rank:  # unsharded gradients, and a block of them in the type in which they are exchanged
         gathered += block + head + job.reduce_bytes * job.model.largest_block
     parts = {

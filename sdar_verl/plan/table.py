@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from textwrap import wrap
 
 from sdar_verl.plan.memory import PARTS
@@ -24,11 +24,11 @@ PHASE_NAMES = {
 }
 
 
-def render(plan: Plan, unicode: bool = True) -> str:
-    """The whole plan; with `unicode=False` in ASCII alone."""
-    sections = [_head(plan), memory_table(plan, unicode), _fit(plan), _machine(plan), _time(plan, unicode), _cost(plan),
-                _options(plan), _methods(plan), _teachers(plan), _notes(plan)]  # fmt: skip
-    text = "\n\n".join(section for section in sections if section) + "\n"
+def render(plan: Plan, unicode: bool = True, only: str | None = None) -> str:
+    """The whole plan or one of `SECTIONS`; with `unicode=False` in ASCII alone."""
+    names = [only] if only else list(SECTIONS)
+    parts = [SECTIONS[name](plan, unicode) for name in names]
+    text = "\n\n".join(part for part in parts if part) + "\n"
     return text if unicode else text.translate(_PLAIN)
 
 
@@ -234,3 +234,17 @@ def _gib(value: float | None) -> str:
 
 def _usd(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
+
+
+SECTIONS: dict[str, Callable[[Plan, bool], str]] = {
+    "run": lambda plan, _: _head(plan),
+    "memory": memory_table,
+    "fit": lambda plan, _: _fit(plan),
+    "machine": lambda plan, _: _machine(plan),
+    "time": _time,
+    "cost": lambda plan, _: _cost(plan),
+    "elsewhere": lambda plan, _: _options(plan),
+    "methods": lambda plan, _: _methods(plan),
+    "teachers": lambda plan, _: _teachers(plan),
+    "sources": lambda plan, _: _notes(plan),
+}

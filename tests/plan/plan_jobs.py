@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from sdar_verl.plan import models
-from sdar_verl.plan.compose import compose
+from sdar_verl.plan import compose, models
 from sdar_verl.plan.job import Job, job_from_config
 
 ROOT = Path(__file__).parents[2]
@@ -17,8 +16,8 @@ def plain_job(model="Qwen/Qwen2.5-7B-Instruct", gpus=8, **changes):
     shape = models.load(model) if isinstance(model, str) else model
     job = Job(
         model=shape, device="cuda", gpus=gpus, nodes=1, shards=gpus, weight_bytes=4, compute_bytes=2, reduce_bytes=4,
-        param_offload=False, optimizer_offload=False, cpu_offload=False, checkpointing=True, activation_offload=False,
-        lora_rank=0, lora_targets="all-linear", dynamic=True, update_tokens=8192, score_tokens=8192, prompt=2048,
+        param_offload=False, optimizer_offload=False, cpu_offload=False, reshards=True, checkpointing=True,
+        activation_offload=False, lora_rank=0, lora_targets="all-linear", dynamic=True, update_tokens=8192, score_tokens=8192, prompt=2048,
         response=512, entropy=True, compiled=True, fused=False, unit_temperature=True, kl=False, reference=False,
         ref_bytes=2, teacher=None, teacher_prompt=4096, distribution=False, moving_average=False, tp=1, utilization=0.5,
         sleeps=True, max_num_seqs=256, max_model_len=8192, rollout_bytes=2, bucket=2 << 30, mini_rows=256, tasks=16,
@@ -32,5 +31,5 @@ def plain_job(model="Qwen/Qwen2.5-7B-Instruct", gpus=8, **changes):
 @lru_cache
 def recipe_job(*overrides):
     """The job of the 7B recipe with overrides, composed by the recipe itself."""
-    config = compose(RECIPE, list(overrides))
+    config = compose.compose(RECIPE, list(overrides))
     return job_from_config(config, models.load(config["actor_rollout_ref"]["model"]["path"]))

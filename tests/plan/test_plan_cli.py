@@ -12,7 +12,7 @@ from plan_jobs import RECIPE, ROOT
 from sdar_verl.cli import main as cli
 from sdar_verl.plan import memory
 
-RECIPES = sorted((ROOT / "recipes" / "alfworld").glob("qwen*.sh"))
+RECIPES = sorted((ROOT / "recipes" / "alfworld").glob("*[0-9]b.sh"))
 
 
 def plan(capsys, *arguments):
@@ -106,6 +106,7 @@ def test_plain_characters_on_a_plain_terminal():
         ([RECIPE, "--prices", "nowhere.json"], "cannot read the prices"),
         ([RECIPE, "--spot-mtbf", "0"], "must be above 0"),
         ([RECIPE, "--save-prices", "x.json"], "give both"),
+        ([RECIPE, "--only", "weather"], "no section 'weather'; known: run, memory"),
         (["--config", "nowhere.yaml"], "cannot read the configuration"),
         (["--config", "x.yaml", "a=b"], "neither a recipe nor overrides"),
     ],

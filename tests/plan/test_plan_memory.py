@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from plan_jobs import plain_job, recipe_job
 
 from sdar_verl.core import distributions
+from sdar_verl.core.gates import GATES
 from sdar_verl.plan import host, memory, models
+from sdar_verl.plan.job import ENTROPY_GATES
 from sdar_verl.plan.units import GIB, PlanError
 
 STATE = ("actor weights", "gradients", "optimizer", "activations", "logits")
@@ -103,6 +105,17 @@ def test_lora_keeps_the_base_in_the_kept_type():
     assert parts["optimizer"] == 8 * job.trainable / 8
     half = memory.estimate(job.with_(weight_bytes=2), 80 * GIB).phases["update"]
     assert half["actor weights"] == parts["actor weights"] / 2
+
+
+def test_weights_that_are_not_given_up_stay():
+    kept, given = (memory.estimate(plain_job(reshards=r), 80 * GIB).phases["score"]["gathered weights"] for r in (0, 1))
+    assert kept == 2 * plain_job().model.params > given
+
+
+def test_gates_that_need_the_entropy_cost_its_logits():
+    assert set(ENTROPY_GATES) == {name for name in GATES.names() if "entropy" in GATES.needs(name)}
+    plain = "actor_rollout_ref.actor.entropy_coeff=0"
+    assert recipe_job(plain, "sdar.distillation.gate=entropy").entropy and not recipe_job(plain).entropy
 
 
 def test_an_engine_that_does_not_sleep_stays():
