@@ -1,7 +1,7 @@
 """Each recipe with the same overrides is composed once in a session: the same call has the same answer."""
 
 import copy
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -10,7 +10,7 @@ from sdar_verl.plan import compose as composing
 _compose = composing.compose
 
 
-@lru_cache(maxsize=None)
+@cache
 def _once(recipe, overrides):
     return _compose(recipe, list(overrides))
 
