@@ -103,9 +103,9 @@ def _plan(args: argparse.Namespace):
     catalogue = _prices(args, catalogue)
     given = {name: getattr(args, name) for name in ("turns", "prompt", "answer", "skills")}
     work = workload.assumed(job, **given)
-    rates = calibration.published_rates(job, work, catalogue)
+    rates, remarks = calibration.published_rates(job, work, catalogue), []
     if args.calibrate is not None:
-        work, rates = calibration.from_run(
+        work, rates, remarks = calibration.from_run(
             args.calibrate, job, work, rates,
             instance=None if args.calibrate_instance is None else catalogue.get(args.calibrate_instance),
             model_config=args.calibrate_model_config,
@@ -113,7 +113,7 @@ def _plan(args: argparse.Namespace):
         work = workload.override(work, job, given)
     return make_plan(
         job, title=title, catalogue=catalogue, instance=args.instance, work=work, rates=rates,
-        mtbf_hours=args.spot_mtbf, restart_seconds=60 * args.restart, today=date.today(),
+        mtbf_hours=args.spot_mtbf, restart_seconds=60 * args.restart, today=date.today(), remarks=remarks,
     )  # fmt: skip
 
 

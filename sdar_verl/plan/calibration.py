@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from sdar_verl.plan import models
+from sdar_verl.plan import memory, models
 from sdar_verl.plan.catalogue import Catalogue, Instance
 from sdar_verl.plan.job import Job, job_from_config
 from sdar_verl.plan.timing import (
@@ -18,7 +18,7 @@ from sdar_verl.plan.timing import (
     generation_bound,
     update_flops,
 )
-from sdar_verl.plan.units import PlanError, shipped
+from sdar_verl.plan.units import GIB, PlanError, shipped
 from sdar_verl.plan.workload import Workload, within
 from sdar_verl.report.run import Run, load_run
 
@@ -31,6 +31,8 @@ TIMERS = {
     "update_actor": "update",
     "update_weights": "sync",
 }
+_MEMORY = "actor/perf/max_memory_allocated_gb"  # GiB, whatever verl calls it
+_NOT_TENSORS = ("reserve", "rollout weights", "rollout workspace", "KV cache")
 _WARM_UP = 1  # first steps, which compile and fill caches
 
 
@@ -88,8 +90,11 @@ def published_rates(job: Job, work: Workload, catalogue: Catalogue) -> Rates:
 
 def from_run(
     folder: Path, job: Job, work: Workload, rates: Rates, *, instance: Instance | None, model_config: Path | None
-) -> tuple[Workload, Rates]:
+) -> tuple[Workload, Rates, list[str]]:
     """What a finished run says about a plan: its episodes, and its rates where it ran on GPUs.
+
+    Returns:
+        workload, rates, and remarks: how the arithmetic's memory for that run compares with what it used.
 
     A run on a CPU says nothing about a GPU's speed; its episodes are taken all the same.
 
@@ -100,11 +105,28 @@ def from_run(
     run, past, measured = measure_run(folder, model_config)
     work = adopt(work, measured, job, past)
     if past.device == "cpu":
-        return work, replace(rates, source=f"{rates.source} ({folder.name} ran on a CPU and has no rates to give)")
+        return work, replace(rates, source=f"{rates.source} ({folder.name} ran on a CPU and has no rates to give)"), []
     if instance is None:
         raise PlanError(f"{folder} ran on GPUs; say on which instance with --calibrate-instance NAME")
     found = Measured(seconds_of(run), past, within(measured, past), instance, f"{folder.name} on {instance.name}")
-    return work, calibrate(found, otherwise=rates)
+    return work, calibrate(found, otherwise=rates), _memory_remarks(run, past, instance)
+
+
+def _memory_remarks(run: Run, past: Job, instance: Instance) -> list[str]:
+    used = run.series(_MEMORY)[1]
+    if not used:
+        return []
+    planned = memory.estimate(past, instance.gpu_bytes)
+    trainer = max(planned.total(phase) - _not_the_trainers(planned, phase) for phase in ("score", "update"))
+    return [
+        f"{run.name}: its trainer held at most {max(used):.1f} GiB of tensors on a GPU; the arithmetic says "
+        f"{trainer / GIB:.1f}"
+    ]
+
+
+def _not_the_trainers(planned: memory.Memory, phase: str) -> float:
+    """Bytes of a phase that torch's allocator in the training process does not count."""
+    return sum(planned.phases[phase].get(part, 0.0) for part in _NOT_TENSORS)
 
 
 def measure_run(folder: Path, model_config: Path | None) -> tuple[Run, Job, Workload]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -59,6 +60,7 @@ class Plan:
     options: list[Option]
     methods: list[MethodCost]
     teachers: list[TeacherCost]
+    remarks: list[str]
     warnings: list[str]
     today: date
 
@@ -89,6 +91,7 @@ class Plan:
             "options": [_option(option) for option in self.options],
             "methods": [asdict(row) for row in self.methods],
             "teachers": [asdict(row) for row in self.teachers],
+            "remarks": self.remarks,
             "warnings": self.warnings,
         }
 
@@ -104,6 +107,7 @@ def make_plan(
     mtbf_hours: float,
     restart_seconds: float,
     today: date,
+    remarks: Sequence[str] = (),
 ) -> Plan:
     """Plan a run on `instance`, or on the cheapest (on demand) that it fits on as it is.
 
@@ -146,6 +150,7 @@ def make_plan(
         options=options,
         methods=comparison.methods(job, work, place, rates),
         teachers=comparison.teachers(job, work, place, rates, catalogue),
+        remarks=list(remarks),
         warnings=catalogue.warnings(sorted({place.name, *shown}), today),
         today=today,
     )

@@ -7,6 +7,7 @@ from textwrap import wrap
 
 from sdar_verl.plan.memory import PARTS
 from sdar_verl.plan.planning import Option, Plan
+from sdar_verl.plan.timing import PREFILL_SHARE
 from sdar_verl.plan.units import GB, GIB
 
 WIDTH = 108
@@ -210,6 +211,8 @@ def _teachers(plan: Plan) -> str:
     return "\n".join([
         "Where the teacher's scores are computed (training on demand)",
         *columns(rows, left=(0, 1, 5)),
+        f"  Engines are assumed to read prompts at {100 * PREFILL_SHARE:.0f} % of peak, the trainer scores at "
+        f"{100 * plan.rates.scoring['teacher']:.0f} %: at equal rates they differ less.",
         "  Scores of another engine than the trainer's can be compared at temperature 1 alone. A remote teacher is",
         "  the current policy only if the weights are sent every step; frozen, it is another method.",
     ])  # fmt: skip
@@ -220,6 +223,7 @@ def _notes(plan: Plan) -> str:
         f"rates: {plan.rates.source}",
         f"episodes: {plan.work.turns:g} turns, prompts of {plan.work.prompt:.0f}, answers of {plan.work.answer:.0f}, "
         f"skills of {plan.work.skills:.0f} tokens ({plan.work.source})",
+        *plan.remarks,
         *(f"WARNING: {text}" for text in plan.warnings),
     ]
     lines = []

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from plan_jobs import RECIPE, plain_job, recipe_job
 
-from sdar_verl.plan import calibration, host, models, timing, workload
+from sdar_verl.plan import calibration, host, memory, models, timing, workload
 from sdar_verl.plan.catalogue import load_catalogue
 from sdar_verl.plan.compose import compose
-from sdar_verl.plan.units import PlanError, shipped
+from sdar_verl.plan.units import GIB, PlanError, shipped
 
 CATALOGUE = load_catalogue()
 
@@ -137,7 +137,7 @@ def adopted(run, job, **more):
     work = workload.assumed(job)
     rates = calibration.published_rates(job, work, CATALOGUE)
     given = {"instance": CATALOGUE.get("p4de"), "model_config": None} | more
-    return calibration.from_run(run, job, work, rates, **given)
+    return calibration.from_run(run, job, work, rates, **given)[:2]
 
 
 def test_a_finished_run_gives_its_rates_and_its_episodes(run):
@@ -146,6 +146,18 @@ def test_a_finished_run_gives_its_rates_and_its_episodes(run):
     assert (rates.update, rates.generate, rates.other) == pytest.approx((0.4, 0.5, 2.0), rel=1e-3)
     assert rates.measured and "finished on p4de.24xlarge" in rates.source
     assert {name: getattr(work, name) for name in EPISODES} == pytest.approx(EPISODES)
+
+
+def test_its_memory_is_held_against_the_arithmetic(run):
+    job = recipe_job()
+    lines, used = (run / "metrics.jsonl").read_text(), '"actor/perf/max_memory_allocated_gb": 33.3'
+    (run / "metrics.jsonl").write_text(lines.replace('"episode/turns"', f'{used}, "episode/turns"'))
+    work = workload.assumed(job)
+    rates, place = calibration.published_rates(job, work, CATALOGUE), CATALOGUE.get("p4de")
+    *_, remarks = calibration.from_run(run, job, work, rates, instance=place, model_config=None)
+    parts = memory.estimate(job, place.gpu_bytes).phases["update"]
+    assert "at most 33.3 GiB" in remarks[0]
+    assert f"says {(sum(parts.values()) - parts['reserve']) / GIB:.1f}" in remarks[0]
 
 
 def test_its_rates_foretell_another_model_on_another_instance(run):
