@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from datetime import date
 from pathlib import Path
@@ -89,7 +90,7 @@ def _plan(args: argparse.Namespace):
 
     if args.only is not None and args.only not in SECTIONS:
         raise PlanError(f"there is no section {args.only!r}; known: {', '.join(SECTIONS)}")
-    if args.spot_mtbf <= 0 or args.restart < 0:
+    if not 0 < args.spot_mtbf < math.inf or not 0 <= args.restart < math.inf:
         raise PlanError("--spot-mtbf must be above 0 and --restart not below")
     catalogue = load_catalogue(args.prices)
     for name in (args.instance, args.calibrate_instance):

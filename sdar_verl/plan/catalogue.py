@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -140,9 +141,10 @@ def _price(values: Any, name: str, market: str) -> Price:
         raise PlanError(f"{name} has a price for the market {market!r}; known: {', '.join(MARKETS)}")
     try:
         price = Price(**{**values, "as_of": date.fromisoformat(values["as_of"])})
-        positive = float(price.usd) > 0
+        numbers = [value for value in (price.usd, price.low, price.high) if value is not None]
+        positive = all(0 < value < math.inf for value in numbers)
     except (TypeError, ValueError, KeyError) as error:
         raise PlanError(f"{name} {market}: a price needs usd, region, as_of (YYYY-MM-DD) and source: {error}") from None
     if not positive:
-        raise PlanError(f"{name} {market}: a price must be above 0, got {price.usd}")
+        raise PlanError(f"{name} {market}: prices must be above 0, got {numbers}")
     return price

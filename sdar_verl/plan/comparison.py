@@ -32,17 +32,13 @@ class MethodCost:
 
 @dataclass(frozen=True)
 class TeacherCost:
-    """A placement of the teacher: seconds of a step, hours and USD of the run with training on demand.
-
-    `live` says whether the scores can be those of the current policy, as SDAR's are.
-    """
+    """A placement of the teacher: seconds of a step, hours and USD of the run with training on demand."""
 
     placement: str
     where: str
     step: float
     hours: float
     usd: float | None
-    live: bool
     note: str
 
 
@@ -86,12 +82,12 @@ def teachers(job: Job, work: Workload, instance: Instance, rates: Rates, catalog
     without = _times(here.with_(teacher=None), work, instance, rates)
     rate = instance.usd("on_demand")
     train = None if rate is None else rate * job.nodes
-    rows = [_row("actor", instance.name, base, base.step, train, 0.0, True, "no extra copy: the policy's own weights")]
+    rows = [_row("actor", instance.name, base, base.step, train, 0.0, "no extra copy: the policy's own weights")]
     flops = timing.forward_flops(here, work.teacher_tokens(here))
     prefill = flops / (job.gpus * instance.bf16_flops * PREFILL_SHARE)
     tail = without.phases["generate"] * (1 - work.turns / max(work.turns, job.max_turns))
     rows.append(
-        _row("rollout", instance.name, base, without.step + max(0.0, prefill - tail), train, 0.0, True,
+        _row("rollout", instance.name, base, without.step + max(0.0, prefill - tail), train, 0.0,
              f"{prefill:.0f} s of prefill, in a tail of about {tail:.0f} s")
     )  # fmt: skip
     need = 2 * job.model.params + 2 * GIB + job.model.kv_bytes_per_token() * (job.teacher_prompt + job.response)
@@ -106,18 +102,18 @@ def teachers(job: Job, work: Workload, instance: Instance, rates: Rates, catalog
         step = without.step + max(0.0, scoring - hidden) + push
         market = "spot" if node.usd("spot") else "on demand"
         rows.append(
-            _row("remote", f"{name} ({market})", base, step, train, usd, True,
+            _row("remote", f"{name} ({market})", base, step, train, usd,
                  f"{scoring:.0f} s to score, {hidden:.0f} s hidden, {push:.0f} s to send the weights")
         )  # fmt: skip
     return rows
 
 
 def _row(
-    placement: str, where: str, base: Times, step: float, train: float | None, extra: float, live: bool, note: str
+    placement: str, where: str, base: Times, step: float, train: float | None, extra: float, note: str
 ) -> TeacherCost:
     hours = base.hours + base.steps * (step - base.step) / 3600
     usd = None if train is None else (train + extra) * hours
-    return TeacherCost(placement, where, step, hours, usd, live, note)
+    return TeacherCost(placement, where, step, hours, usd, note)
 
 
 def _times(job: Job, work: Workload, instance: Instance, rates: Rates) -> Times:

@@ -9,6 +9,7 @@ from sdar_verl.plan.catalogue import Instance
 from sdar_verl.plan.timing import Times
 from sdar_verl.plan.units import GB, HOUR, PlanError
 
+HOPELESS = 100  # times as long as without interruptions: such a run never ends
 DAY_HOURS = 24  # capacity blocks are sold in whole days
 
 
@@ -20,7 +21,7 @@ class Spot:
         mtbf_hours: mean time between interruptions that was assumed.
         interval: seconds between checkpoints that cost least (Daly's estimate).
         save_steps: that in training steps, at least one: the advice for `trainer.save_freq`.
-        hours: expected time of the run with saves at `save_steps`, lost work and restarts.
+        hours: expected time of the run with saves at `save_steps`, lost work and restarts; infinite if it never ends.
         interruptions: expected number.
         lost_hours: what saves, lost work and restarts add to the bare run.
     """
@@ -35,7 +36,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Cost:
-    """USD of a whole run; None where the instance has no price in a market."""
+    """USD of a whole run; None where the instance has no price in a market or the run would not end."""
 
     on_demand: float | None
     spot: float | None
@@ -75,6 +76,8 @@ def on_spot(times: Times, mtbf_hours: float, restart: float) -> Spot:
     interval = best_interval(times.save, mtbf)
     steps = max(1, min(times.steps, round(interval / times.step)))
     hours = expected_seconds(work, steps * times.step, times.save, restart, mtbf) / HOUR
+    if hours > HOPELESS * work / HOUR:
+        hours = math.inf
     return Spot(
         mtbf_hours=mtbf_hours,
         interval=interval,
@@ -90,7 +93,7 @@ def price(instance: Instance, nodes: int, times: Times, spot: Spot, stored: floa
 
     def usd(market: str, hours: float) -> float | None:
         rate = instance.usd(market)
-        return None if rate is None else rate * nodes * hours
+        return None if rate is None or math.isinf(hours) else rate * nodes * hours
 
     return Cost(
         on_demand=usd("on_demand", times.hours),

@@ -30,6 +30,7 @@ PARTS = (
 TRAINER_CONTEXT = 1.5 * GIB  # CUDA context, NCCL and allocator slack of the training process
 ENGINE_CONTEXT = 1.5 * GIB  # context and graphs of a sleeping rollout engine, which sleep does not give back
 ENGINE_WORKSPACE = 1.5 * GIB  # graphs and the activations of a prefill, inside the engine's own share
+EAGER_ENTROPY = 12  # bytes a number that entropy keeps where its kernel is not compiled: three float32 tensors
 FULL_CHUNK = 512  # rows of sdar_verl.core.distributions.CHUNK; a test holds the two together
 _CHUNK_COPIES = 8  # float32 tensors of a chunk while its divergence is computed and differentiated
 
@@ -169,7 +170,7 @@ def _bytes_per_logit(job: Job) -> int:
     scaled = 0 if job.unit_temperature else one
     if not job.entropy:
         return one + scaled
-    return 2 * one + scaled + (one if job.compiled else 12)
+    return 2 * one + scaled + (one if job.compiled else EAGER_ENTROPY)
 
 
 def _distributions(job: Job) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -86,7 +87,7 @@ class Plan:
             "rates": asdict(self.rates),
             "step_seconds": self.times.phases | {"total": self.times.step},
             "run_hours": self.times.hours,
-            "spot": asdict(self.spot),
+            "spot": {k: v if math.isfinite(v) else None for k, v in asdict(self.spot).items()},
             "usd": asdict(self.cost),
             "options": [_option(option) for option in self.options],
             "methods": [asdict(row) for row in self.methods],

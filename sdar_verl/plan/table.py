@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from textwrap import wrap
 
@@ -154,7 +155,7 @@ def _cost(plan: Plan) -> str:
     for market in ("on_demand", "spot", "capacity_block"):
         price, total = plan.instance.prices.get(market), getattr(plan.cost, market)
         if price is None or total is None:
-            lines.append(f"  {market.replace('_', ' '):<15} no price known")
+            lines.append(f"  {market.replace('_', ' '):<15} no price")
             continue
         spread = f" ({price.low:g} to {price.high:g})" if price.low is not None and price.low != price.high else ""
         hours = {"on_demand": f"{plan.times.hours:.1f} h", "spot": f"{plan.spot.hours:.1f} h expected",
@@ -162,6 +163,8 @@ def _cost(plan: Plan) -> str:
         lines.append(f"  {market.replace('_', ' '):<15} {total:>9,.0f} USD  {hours}, {price.usd:g}{spread} USD/h in "
                      f"{price.region}, as of {price.as_of}")  # fmt: skip
     spot = plan.spot
+    if math.isinf(spot.hours):
+        return "\n".join([*lines, f"  on spot, with an interruption every {spot.mtbf_hours:g} h it would not end"])
     lines.append(
         f"  on spot, one interruption in {spot.mtbf_hours:g} h assumed: {spot.interruptions:.1f} expected, "
         f"{spot.lost_hours:.1f} h lost to saves, repeated work and restarts"

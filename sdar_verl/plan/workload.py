@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,7 +40,8 @@ class Workload:
     source: str
 
     def __post_init__(self) -> None:
-        if min(self.turns, self.prompt, self.answer) <= 0 or min(self.skills, self.feedback, self.step_seconds) < 0:
+        numbers = (self.turns, self.prompt, self.answer, self.skills, self.feedback, self.step_seconds)
+        if not all(map(math.isfinite, numbers)) or min(numbers[:3]) <= 0 or min(numbers[3:]) < 0:
             raise PlanError("turns, prompt and answer tokens must be above 0; skills, feedback and step time not below")
 
     def rows(self, job: Job) -> float:

@@ -53,6 +53,13 @@ def test_the_chosen_change_makes_it_fit(capsys):
     assert status == 0 and "It fits." in text
 
 
+def test_a_run_that_spot_would_never_let_end(capsys):
+    status, text, _ = plan(capsys, RECIPE, "--spot-mtbf", "0.001", "--json")
+    found = json.loads(text)
+    assert status == 0 and found["spot"]["hours"] is None and found["usd"]["spot"] is None
+    assert "it would not end" in plan(capsys, RECIPE, "--spot-mtbf", "0.001", "--only", "cost")[1]
+
+
 def test_a_model_and_flags_without_a_recipe(capsys, tmp_path):
     config = {"model_type": "llama", "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 16,
               "num_attention_heads": 16, "vocab_size": 32000, "max_position_embeddings": 4096}  # fmt: skip
@@ -104,7 +111,8 @@ def test_plain_characters_on_a_plain_terminal():
         ([RECIPE, "trainer.total_training_steps=null"], "no end to plan for"),
         ([RECIPE, "--calibrate", "nowhere"], "there is no run folder nowhere"),
         ([RECIPE, "--prices", "nowhere.json"], "cannot read the prices"),
-        ([RECIPE, "--spot-mtbf", "0"], "must be above 0"),
+        ([RECIPE, "--spot-mtbf", "nan"], "must be above 0"),
+        ([RECIPE, "--turns", "nan"], "turns, prompt and answer tokens must be"),
         ([RECIPE, "--save-prices", "x.json"], "give both"),
         ([RECIPE, "--only", "weather"], "no section 'weather'; known: run, memory"),
         (["--config", "nowhere.yaml"], "cannot read the configuration"),

@@ -148,6 +148,7 @@ def test_a_prices_file_wins(tmp_path):
         ('{"p4d.24xlarge": {"reserved": {}}}', "market 'reserved'; known: on_demand"),
         ('{"p4d.24xlarge": {"spot": {"usd": 1}}}', "needs usd, region, as_of"),
         ('{"p4d.24xlarge": {"spot": {"usd": -1, "region": "r", "as_of": "2026-01-01", "source": "s"}}}', "above 0"),
+        ('{"p4d.24xlarge": {"spot": {"usd": "1", "region": "r", "as_of": "2026-01-01", "source": "s"}}}', "needs usd"),
         ('{"p4d.24xlarge": {"spot": {"usd": 1, "region": "r", "as_of": "soon", "source": "s"}}}', "needs usd"),
     ],
 )

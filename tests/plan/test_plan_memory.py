@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_jobs import plain_job, recipe_job
@@ -58,6 +59,31 @@ def test_logits_by_what_is_computed_from_them():
     assert per_number(compiled=False) == 16
     assert per_number(unit_temperature=False) == 8
     assert per_number(fused=True) == 0
+
+
+@pytest.mark.slow
+def test_entropy_keeps_what_the_plan_says():
+    """What verl's entropy saves for its backward pass beside the logits, in bytes a number: nothing where compiled."""
+    from verl.utils.torch_functional import entropy_from_logits
+
+    def kept(function):
+        logits = torch.randn(32, 500, dtype=torch.bfloat16, requires_grad=True)
+        found = {}
+
+        def keep(tensor):
+            found[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            function(logits)
+        found.pop(logits.data_ptr(), None)
+        return sum(found.values()) / logits.numel()
+
+    def in_float32(logits):  # as autocast has it on GPUs
+        return entropy_from_logits(logits.float())
+
+    assert kept(torch.compile(in_float32, backend="aot_eager_decomp_partition")) < 0.1
+    assert memory.EAGER_ENTROPY / 2 < kept(in_float32) <= memory.EAGER_ENTROPY
 
 
 def test_the_7b_recipe_does_not_fit_p4d_and_fits_80_gb():
