@@ -56,3 +56,12 @@ def test_the_recipe_is_the_shared_setting_and_what_the_planner_chose(instance, c
 @pytest.mark.parametrize("instance", INSTANCES)
 def test_arguments_still_win(instance):
     assert compose.compose(recipe(instance), ["method=grpo", "trainer.save_freq=7"])["trainer"]["save_freq"] == 7
+
+
+def test_the_example_in_the_documentation_is_what_the_command_prints(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = plan(capsys, RECIPE.relative_to(ROOT), "--instance", "p4d")[1]
+    shown = (ROOT / "docs" / "planner.md").read_text()
+    left_out = ("Main memory", "Sources")
+    for block in text.rstrip("\n").split("\n\n"):
+        assert block.startswith(left_out) or block in shown, block

@@ -3,14 +3,13 @@
 import json
 from datetime import date, datetime, timezone
 
+import boto3
 import pytest
+from botocore import stub
 
 from sdar_verl.plan.catalogue import load_catalogue
 from sdar_verl.plan.refresh import fetch, save
 from sdar_verl.plan.units import PlanError
-
-boto3 = pytest.importorskip("boto3")
-stub = pytest.importorskip("botocore.stub")
 
 TODAY = date(2026, 11, 21)
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
