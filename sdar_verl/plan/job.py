@@ -179,6 +179,11 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         rollout.get("log_prob_micro_batch_size_per_gpu"), max(prompt + response, teacher_row),
         "rollout.log_prob_micro_batch_size_per_gpu",
     )  # fmt: skip
+    if kl and not rank:
+        score = max(score, _micro_batch(
+            ref["log_prob_use_dynamic_bsz"], ref["log_prob_max_token_len_per_gpu"],
+            ref.get("log_prob_micro_batch_size_per_gpu"), prompt + response, "ref.log_prob_micro_batch_size_per_gpu",
+        ))  # fmt: skip
     on_gpu = trainer["device"] != "cpu"
     pool, workers = env["pool"], rollout["agent"]["num_workers"]
     return Job(

@@ -115,7 +115,7 @@ def changes(job: Job, instance: Instance, tokens_per_step: float) -> list[Change
 
 
 def solve(job: Job, instance: Instance, tokens_per_step: float) -> tuple[Job, tuple[str, ...]] | None:
-    """The fewest of the suggested changes, in their order, after which the run fits; None if all together do not.
+    """Changes after which the run fits, the first proposal each time; None if that leads nowhere.
 
     Returns:
         the changed job and the overrides; no overrides where it fits as it is.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from hypothesis import strategies as st
+
 from sdar_verl.plan import compose, models
 from sdar_verl.plan.job import Job, job_from_config
 
@@ -80,3 +82,26 @@ def recipe_job(*overrides):
     """The job of the 7B recipe with overrides, composed by the recipe itself."""
     config = compose.compose(RECIPE, list(overrides))
     return job_from_config(config, models.load(config["actor_rollout_ref"]["model"]["path"]))
+
+
+# any job that a plan could be asked for
+JOBS = st.builds(
+    plain_job,
+    model=st.sampled_from(list(models.known_models())),
+    gpus=st.sampled_from([1, 2, 4, 8, 16]),
+    update_tokens=st.integers(2560, 65536),
+    score_tokens=st.integers(4608, 65536),
+    entropy=st.booleans(),
+    compiled=st.booleans(),
+    checkpointing=st.booleans(),
+    activation_offload=st.booleans(),
+    lora_rank=st.sampled_from([0, 8, 64]),
+    weight_bytes=st.sampled_from([2, 4]),
+    teacher=st.sampled_from([None, "actor", "ref", "rollout", "remote"]),
+    reference=st.booleans(),
+    sleeps=st.booleans(),
+    utilization=st.floats(0.1, 0.95),
+    param_offload=st.booleans(),
+    optimizer_offload=st.booleans(),
+    cpu_offload=st.booleans(),
+)

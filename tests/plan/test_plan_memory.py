@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_jobs import plain_job, recipe_job
+from plan_jobs import JOBS, plain_job, recipe_job
 
 from sdar_verl.core import distributions
 from sdar_verl.core.gates import GATES
-from sdar_verl.plan import host, memory, models
+from sdar_verl.plan import host, memory
 from sdar_verl.plan.job import ENTROPY_GATES
 from sdar_verl.plan.units import GIB, PlanError
 
@@ -150,27 +150,6 @@ def test_an_engine_that_does_not_sleep_stays():
 
 
 # --- what must hold for any job ---------------------------------------------------------------------------------------
-
-JOBS = st.builds(
-    plain_job,
-    model=st.sampled_from(list(models.known_models())),
-    gpus=st.sampled_from([1, 2, 4, 8, 16]),
-    update_tokens=st.integers(2560, 65536),
-    score_tokens=st.integers(4608, 65536),
-    entropy=st.booleans(),
-    compiled=st.booleans(),
-    checkpointing=st.booleans(),
-    activation_offload=st.booleans(),
-    lora_rank=st.sampled_from([0, 8, 64]),
-    weight_bytes=st.sampled_from([2, 4]),
-    teacher=st.sampled_from([None, "actor", "ref", "rollout", "remote"]),
-    reference=st.booleans(),
-    sleeps=st.booleans(),
-    utilization=st.floats(0.1, 0.95),
-    param_offload=st.booleans(),
-    optimizer_offload=st.booleans(),
-    cpu_offload=st.booleans(),
-)
 
 
 def totals(job):

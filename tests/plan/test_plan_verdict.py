@@ -3,7 +3,9 @@
 import re
 
 import pytest
-from plan_jobs import RECIPE, plain_job, recipe_job
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plan_jobs import JOBS, RECIPE, plain_job, recipe_job
 
 from sdar_verl.plan import host, memory, verdict
 from sdar_verl.plan.catalogue import load_catalogue
@@ -74,6 +76,19 @@ def test_a_proposal_that_fits_fits():
         if not base and change.fits and change.memory.peak < 40 * GIB:
             assert verdict.judge(change.job, CATALOGUE.get("p4d"), memory.estimate(change.job, 40 * GIB),
                                  host.estimate(change.job, TOKENS)).ok, overrides  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(JOBS, st.sampled_from(list(CATALOGUE.instances)))
+def test_a_solution_fits_and_names_every_change(job, name):
+    place = CATALOGUE.get(name)
+    solved = verdict.solve(job, place, TOKENS)
+    if solved is not None:
+        changed, overrides = solved
+        assert verdict.judge(
+            changed, place, memory.estimate(changed, place.gpu_bytes), host.estimate(changed, TOKENS)
+        ).ok
+        assert (changed == job) == (not overrides)
 
 
 def test_more_room_means_larger_micro_batches():
