@@ -184,6 +184,10 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
             ref["log_prob_use_dynamic_bsz"], ref["log_prob_max_token_len_per_gpu"],
             ref.get("log_prob_micro_batch_size_per_gpu"), prompt + response, "ref.log_prob_micro_batch_size_per_gpu",
         ))  # fmt: skip
+    if sdar["teacher"]["model_path"] is not None:
+        raise PlanError("another model as teacher (sdar.teacher.model_path) is not planned for yet; plan without it")
+    if config["algorithm"]["adv_estimator"] == "gae":
+        raise PlanError("a critic (algorithm.adv_estimator=gae) is not planned for yet; plan with adv_estimator=grpo")
     on_gpu = trainer["device"] != "cpu"
     pool, workers = env["pool"], rollout["agent"]["num_workers"]
     return Job(

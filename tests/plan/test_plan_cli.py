@@ -107,6 +107,8 @@ def test_plain_characters_on_a_plain_terminal():
         ([RECIPE, "--instance", "p9"], "'p9' is unknown; known: p4d"),
         ([RECIPE, "actor_rollout_ref.model.path=my/model"], "--model-config FILE"),
         ([RECIPE, "platform=cpu"], "leave platform=cpu out"),
+        ([RECIPE, "algorithm.adv_estimator=gae"], "a critic .* is not planned for yet"),
+        ([RECIPE, "sdar.teacher.model_path=other"], "another model as teacher .* is not planned for yet"),
         ([RECIPE, "trainer.n_gpus_per_node=6"], "no instance has 6 GPUs; known sizes: \\[1, 2, 4, 8\\]"),
         ([RECIPE, "trainer.total_training_steps=null"], "no end to plan for"),
         ([RECIPE, "--calibrate", "nowhere"], "there is no run folder nowhere"),
