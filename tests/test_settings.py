@@ -42,6 +42,13 @@ CONFIG = {
         "train_split": "train",
         "valid_split": "valid_seen",
         "pool": {"workers": 1, "envs_per_worker": 2, "step_timeout": 1, "reset_timeout": 1, "episode_timeout": 1},
+        "service": {
+            "endpoints": [],
+            "token_file": None,
+            "connect_timeout": 10,
+            "reconnect_timeout": 60,
+            "ping_timeout": 20,
+        },
         "alfworld": {"max_steps": 50},
     },
 }

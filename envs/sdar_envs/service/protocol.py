@@ -12,8 +12,8 @@ A request is ``{"id": n, "op": ..., ...}``; each gets exactly one answer with th
 | ``close`` | ``session`` | ``null`` |
 
 A session is one episode. The client chooses its id (32 hexadecimal digits, drawn at random), `reset` opens it, and the
-k-th step carries ``seq`` k. Sessions do not belong to a connection: a request that got no answer is sent again, on a new
-connection if need be, and the answer is the one that was given before; no step is ever played twice.
+k-th step carries ``seq`` k. Sessions do not belong to a connection: a request that got no answer is sent again, on
+another connection if need be, and the answer is the one that was given before; no step is ever played twice.
 """
 
 from __future__ import annotations
