@@ -10,10 +10,10 @@ import subprocess
 import sys
 
 import pytest
-from service_process import TOKEN, ServiceProcess, task
 from sdar_envs.base import EnvError
 from sdar_envs.pool import EnvPool, EpisodeFailed
 from sdar_envs.service.client import RemoteEnvPool
+from service_process import TOKEN, ServiceProcess, task
 
 
 def remote(*services: ServiceProcess, token: str | None = None, config: dict | None = None) -> RemoteEnvPool:

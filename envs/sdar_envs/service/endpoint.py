@@ -15,7 +15,7 @@ from sdar_envs.service.link import Link, LinkLost, address_of
 from sdar_envs.service.protocol import Refusal
 
 _RECENT_TASKS = 128
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts to connect
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0  # seconds between two attempts to connect
 _MOST_SENDINGS = 8  # of one request, over connections that break each time
 
 
