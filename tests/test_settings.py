@@ -97,6 +97,12 @@ def test_without_distillation_there_is_no_term():
         ("env.invalid_action_penalty", math.nan, "env.invalid_action_penalty must be a finite number >= 0"),
         ("env.pool.workers", 0, "env.pool.workers and env.pool.envs_per_worker must be at least 1"),
         ("env.pool.worker", 1, "unknown key env.pool.worker"),
+        ("env.service.endpoints", "ws://one:1", "env.service.endpoints must be a list of addresses"),
+        ("env.service.endpoints", [1], "env.service.endpoints must be a list of addresses"),
+        ("env.service.endpoints", ["ws://one:1", "ws://one:1"], "names a service twice"),
+        ("env.service.reconnect_timeout", 0, "env.service.reconnect_timeout must be positive"),
+        ("env.service.endpoint", "ws://one:1", "unknown key env.service.endpoint; known: endpoints"),
+        ("env.service", None, "no section env.service"),
         ("sdar.teacher", None, "no section sdar.teacher"),
     ],
 )

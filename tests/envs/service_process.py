@@ -79,10 +79,11 @@ class ServiceProcess:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
-        lines = self.get("/metrics")[1].splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+    def metric(self, name: str, token: str | None = None) -> float:
+        """The sum of a metric over its labels; `name` may hold one, as in ``calls{op="reset"}``."""
+        wanted = (name,) if "{" in name else (name + " ", name + "{")
+        lines = self.get("/metrics", token)[1].splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(wanted))
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

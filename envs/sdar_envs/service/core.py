@@ -49,7 +49,7 @@ class EnvService:
         self.connections: set[Connection] = set()
         self._sessions: dict[str, Session] = {}
         self._sweeper: asyncio.Task | None = None
-        self.draining = False
+        self.draining = self._cut_off = False
 
     async def start(self) -> None:
         """Start the workers; `EnvError` if they cannot."""
@@ -97,6 +97,7 @@ class EnvService:
             await asyncio.sleep(0.05)
         telling.cancel()
         log("drained", cut_off=len(self._sessions))
+        self._cut_off = bool(self._sessions)
         for session_id in list(self._sessions):
             self._end(session_id, "drained")
 
@@ -105,7 +106,10 @@ class EnvService:
             self._sweeper.cancel()
         for session_id in list(self._sessions):
             self._end(session_id, "stopped")
-        await self.pool.close()
+        if self._cut_off:  # some of its workers are at it still, and there is no time left
+            self.pool.kill()
+        else:
+            await self.pool.close()
 
     def _hello(self, request: messages.Hello) -> dict[str, Any]:
         if request.protocol != p.VERSION:

@@ -16,7 +16,7 @@ from sdar_envs.service.core import EnvService
 from sdar_envs.service.logs import log
 
 _PING = 20.0  # seconds between two pings of an idle connection, and until it counts as lost
-_LAST_ANSWERS = 5  # seconds for them to leave after draining
+_LAST_ANSWERS = 2  # seconds for connections to close after draining
 
 
 class _Server(uvicorn.Server):
