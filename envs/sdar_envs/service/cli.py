@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import fields
@@ -62,9 +61,10 @@ def _parser() -> argparse.ArgumentParser:
             flag, type=type(field.default), default=field.default, help=f"see Limits ({field.default:g})"
         )
     serve.set_defaults(function=_serve)
-    ready = commands.add_parser("ready", help="exit with 0 if the service at URL takes new sessions")
-    ready.add_argument("url", nargs="?", default="http://127.0.0.1:8400")
-    ready.set_defaults(function=_ready)
+    for name, text in (("health", "is in order"), ("ready", "takes new sessions")):
+        look = commands.add_parser(name, help=f"exit with 0 if the service at URL {text}")
+        look.add_argument("url", nargs="?", default="http://127.0.0.1:8400")
+        look.set_defaults(function=_look, path=f"/{name}")
     names = commands.add_parser("list", help="names of the registered environments")
     names.set_defaults(function=_list)
     return parser
@@ -119,12 +119,13 @@ def read_config(path: str | None, assignments: Sequence[str]) -> dict[str, Any]:
     return config
 
 
-def _ready(args: argparse.Namespace) -> int:
+def _look(args: argparse.Namespace) -> int:
+    address = args.url.rstrip("/") + args.path
     try:
-        with urllib.request.urlopen(args.url.rstrip("/") + "/ready", timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=5) as answer:
             return 0 if answer.status == 200 else 1
-    except (urllib.error.URLError, OSError) as error:
-        print(f"sdar-env: {args.url} is not ready: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
+        print(f"sdar-env: {address}: {error}", file=sys.stderr)
         return 1
 
 
