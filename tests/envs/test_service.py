@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import sys
 import pytest
 from sdar_envs.base import EnvError
 from sdar_envs.pool import EnvPool, EpisodeFailed
-from sdar_envs.service.client import RemoteEnvPool
+from sdar_envs.service.client import Patience, RemoteEnvPool
 from service_process import TOKEN, ServiceProcess, task
 
 
@@ -155,6 +156,24 @@ def test_without_the_token_nobody_plays():
         assert service.process.wait(20) == 0
         said = str(service.lines)
     assert TOKEN not in said and TOKEN.upper() not in said and "connection without the token" in said
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_tls_carries_sessions_and_an_unknown_certificate_does_not(tmp_path, monkeypatch):
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-out", certificate, "-keyout", key], check=True, capture_output=True)
+
+    async def play():
+        pool = RemoteEnvPool("toy", {}, [f"wss://127.0.0.1:{service.port}"], TOKEN, Patience(5, 0.5, 5))
+        async with pool, pool.session() as session:
+            return (await session.reset(task()))[0]
+
+    with ServiceProcess("--tls-certificate", certificate, "--tls-key", key, token=TOKEN) as service:
+        with pytest.raises(EnvError, match="certificate verify failed"):
+            asyncio.run(play())
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        assert asyncio.run(play()) == "1/None"
 
 
 @pytest.mark.parametrize(
