@@ -45,6 +45,7 @@ class ServiceProcess:
             text=True,
         )
         self.lines: list[dict] = []
+        self.noise: list[str] = []
         self._new: queue.Queue[dict | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -54,7 +55,8 @@ class ServiceProcess:
     def _read(self) -> None:
         for line in self.process.stderr:
             if not line.startswith("{"):
-                continue  # what an environment printed
+                self.noise.append(line)  # what an environment printed, or why it cannot start
+                continue
             entry = json.loads(line)
             self.lines.append(entry)
             self._new.put(entry)
@@ -64,7 +66,7 @@ class ServiceProcess:
         """The next log line with that event."""
         while True:
             entry = self._new.get(timeout=seconds)
-            assert entry is not None, f"the service ended before {event!r}; it said {self.lines}"
+            assert entry is not None, f"the service ended before {event!r}: {self.lines} {self.noise}"
             if entry["event"] == event:
                 return entry
 

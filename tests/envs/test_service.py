@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from sdar_envs.base import EnvError
+from sdar_envs.base import EnvError, TaskRef
 from sdar_envs.pool import EnvPool, EpisodeFailed
 from sdar_envs.service.client import Patience, RemoteEnvPool
 from service_process import TOKEN, ServiceProcess, task
@@ -136,6 +136,20 @@ def test_other_settings_other_tasks_and_other_environments_are_refused(service, 
                 await pool.session().reset(task("nowhere"))
 
     asyncio.run(compare())
+
+
+def test_a_mistake_in_an_environments_code_is_told_and_nobody_waits_for_it(service):
+    async def play():
+        async with remote(service) as pool, pool.session() as session:
+            with pytest.raises(EnvError, match="internal error of the service: KeyError"):
+                await asyncio.wait_for(pool.check_tasks("broken", []), 10)
+            with pytest.raises(EpisodeFailed, match="internal error of the service: KeyError"):
+                await asyncio.wait_for(session.reset(TaskRef("1", "toy", "broken")), 10)
+            assert (await session.reset(task()))[0] == "1/None"
+
+    asyncio.run(play())
+    assert service.metric("sdar_env_sessions") == 0
+    assert "a mistake in an environment" in service.wait_for("internal error")["exception"]
 
 
 def test_without_the_token_nobody_plays():

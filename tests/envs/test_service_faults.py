@@ -196,6 +196,28 @@ def test_sigterm_lets_episodes_finish_and_sends_new_ones_elsewhere():
     asyncio.run(play())
 
 
+def test_what_waits_for_a_place_begins_elsewhere_when_the_service_drains():
+    async def episode(pool, name):
+        async with pool.session() as session:
+            await session.reset(task(name))
+            await session.step("sleep 0.5")
+            assert (await session.step("win"))[2]
+
+    async def play():
+        shape = ("--workers", "1", "--envs-per-worker", "1")
+        with ServiceProcess(*shape) as leaving, ServiceProcess(*shape) as staying:
+            async with remote(leaving.url, staying.url) as pool:
+                episodes = [asyncio.ensure_future(episode(pool, str(number % 4))) for number in range(6)]
+                await asyncio.sleep(0.2)
+                assert leaving.metric("sdar_env_sessions") == 3, "one plays, two wait"
+                leaving.signal(signal.SIGTERM)
+                await asyncio.gather(*episodes)
+                assert pool.stats()["failures"] == 0
+            assert await asyncio.to_thread(leaving.process.wait, 10) == 0
+
+    asyncio.run(play())
+
+
 def test_episodes_longer_than_the_drain_are_cut_off_with_a_reason():
     async def play():
         with ServiceProcess("--workers", "1", "--drain-timeout", "1") as leaving:

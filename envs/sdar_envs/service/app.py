@@ -16,7 +16,7 @@ from sdar_envs.service import messages
 from sdar_envs.service import protocol as p
 from sdar_envs.service.auth import is_allowed
 from sdar_envs.service.core import EnvService
-from sdar_envs.service.logs import log
+from sdar_envs.service.logs import LOG, log
 from sdar_envs.service.protocol import Refusal
 
 _GOOD_BYE = 1000  # close code of a client that has finished
@@ -125,7 +125,12 @@ class WebSocketConnection:
             task.add_done_callback(self._tasks.discard)
 
     async def _serve_one(self, request: messages.Request) -> None:
-        await self._reply(request.id, await self._service.answer(request, self))
+        try:
+            answer = await self._service.answer(request, self)
+        except Exception as error:  # noqa: BLE001 - the border of the process: a client must not wait for ever
+            LOG.exception("internal error", extra={"fields": {"op": request.op}})
+            answer = p.error(p.FAILED, f"internal error of the service: {type(error).__name__}; its log says more")
+        await self._reply(request.id, answer)
 
     async def _reply(self, request_id: int | None, answer: Mapping[str, Any]) -> None:
         if "error" in answer:

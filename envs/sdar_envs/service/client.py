@@ -7,6 +7,7 @@ ones begin at the others.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import secrets
 import time
@@ -64,6 +65,10 @@ class RemoteEnvPool:
             raise EnvError("endpoints must name at least one environment service, and each only once")
         known = registry.get(family)
         shared = {key: value for key, value in known.settings(config).items() if key not in known.own_keys}
+        try:
+            shared = json.loads(json.dumps(shared))  # as it comes back from a service
+        except TypeError as error:
+            raise EnvError(f"the environment's configuration must hold plain values only: {error}") from error
         self.patience = patience or Patience()
         self._endpoints = [Endpoint(url, token, {"env": family, "config": shared}, self.patience) for url in endpoints]
         self._background: set[asyncio.Task] = set()

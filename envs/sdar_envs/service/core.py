@@ -92,6 +92,8 @@ class EnvService:
         log("draining", sessions=len(self._sessions), seconds=self.limits.drain_timeout)
         told = (connection.send({"event": p.DRAINING}) for connection in list(self.connections))
         telling = asyncio.gather(*told, return_exceptions=True)
+        for session in [session for session in self._sessions.values() if not session.begun]:
+            self._end(session.id, "drained")  # it begins elsewhere
         end = time.monotonic() + self.limits.drain_timeout
         while self._sessions and time.monotonic() < end:
             await asyncio.sleep(0.05)
@@ -148,27 +150,24 @@ class EnvService:
         started = time.monotonic()
         try:
             task = await self._tasks.find(request.split, request.task)
-            observation, info = await asyncio.wait_for(
-                session.play.reset(task, request.seed), self.limits.begin_timeout
-            )
+            reset = session.play.reset(task, request.seed)
+            observation, info = await asyncio.wait_for(reset, self.limits.begin_timeout)
+            session.begun = True
         except asyncio.TimeoutError:
-            answer = p.error(p.BUSY, f"no place was free within {self.limits.begin_timeout:g} s")
+            return p.error(p.BUSY, f"no place was free within {self.limits.begin_timeout:g} s")
         except Refusal as refusal:
-            answer = p.error(refusal.kind, str(refusal))
+            return p.error(refusal.kind, str(refusal))
         except EpisodeFailed as error:
-            answer = p.error(p.FAILED, str(error))
+            return p.error(p.FAILED, str(error))
         except EnvError as error:  # the pool can start no workers any more
             log("pool broken", logging.ERROR, reason=str(error))
-            answer = p.error(p.UNAVAILABLE, str(error))
-        except asyncio.CancelledError:  # the session was ended: a place that came at the same time goes back
-            session.play.leave()
-            raise
-        else:
-            self.metrics.calls.labels("reset").observe(time.monotonic() - started)
-            return {"ok": [observation, info]}
-        session.play.leave()
-        self._forget(session, "not_begun")  # nothing was begun, so sending it again may try again
-        return answer
+            return p.error(p.UNAVAILABLE, str(error))
+        finally:
+            if not session.begun:  # so sending it again may try again
+                session.play.leave()
+                self._forget(session, "not_begun")
+        self.metrics.calls.labels("reset").observe(time.monotonic() - started)
+        return {"ok": [observation, info]}
 
     async def _step(self, request: messages.Step, connection: Connection) -> dict[str, Any]:
         size = len(request.action.encode())

@@ -73,6 +73,7 @@ async def serve(
     config = uvicorn.Config(
         make_app(service, token),
         lifespan="off",
+        ws="websockets-sansio",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sdar_envs.pool import EnvSession
 from sdar_envs.service.limits import Limits
-from sdar_envs.service.protocol import CONFLICT, LIMIT, UNKNOWN_SESSION, Refusal, error
+from sdar_envs.service.protocol import CONFLICT, LIMIT, UNAVAILABLE, UNKNOWN_SESSION, Refusal, error
 
 
 class Session:
@@ -21,6 +21,7 @@ class Session:
 
     Attributes:
         seq: number of the last step begun; 0 after `reset`.
+        begun: whether its `reset` has succeeded.
         connection: the one that used it last; None since `detached` (monotonic seconds).
     """
 
@@ -28,6 +29,7 @@ class Session:
         self.id = session_id
         self.play = play
         self.seq = 0
+        self.begun = False
         self.connection: object | None = connection
         self.detached = 0.0
         self._used = time.monotonic()
@@ -74,9 +76,11 @@ class Session:
         try:
             return await asyncio.shield(self._answer)
         except asyncio.CancelledError:
-            if self._answer.cancelled():  # not our caller: the session was ended
+            if not self._answer.cancelled():
+                raise
+            if self.begun:  # it was not our caller who was cancelled: the session was ended
                 return error(UNKNOWN_SESSION, "the session was ended while its request was being played")
-            raise
+            return error(UNAVAILABLE, "the session was ended before it began")
         finally:
             self._used = time.monotonic()
 
