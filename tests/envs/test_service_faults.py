@@ -101,8 +101,8 @@ def test_a_killed_service_takes_its_own_episodes_with_it_and_no_others():
                 victim = pid_of(infos[0])
                 steps = [asyncio.ensure_future(s.step("sleep 0.5")) for s in sessions]
                 await asyncio.sleep(0.2)
-                one.process.kill() if _parent(victim) == one.process.pid else two.process.kill()
-                port = one.port if _parent(victim) == one.process.pid else two.port
+                killed = one if _parent(victim) == one.process.pid else two
+                killed.process.kill()
                 results = await asyncio.gather(*steps, return_exceptions=True)
                 for info, result in zip(infos, results, strict=True):
                     if pid_of(info) == victim:
@@ -115,7 +115,7 @@ def test_a_killed_service_takes_its_own_episodes_with_it_and_no_others():
                     async with pool.session() as session:
                         _, info = await asyncio.wait_for(session.reset(task(str(number % 4))), 5)
                         assert {pid_of(info)} == workers - {victim}
-                with ServiceProcess("--workers", "1", port=port):  # replaced under the same address
+                with ServiceProcess("--workers", "1", port=killed.port):  # replaced under the same address
                     await asyncio.sleep(1)
                     used = set()
                     for session in sessions:

@@ -32,7 +32,7 @@ class TextAction(Action):
 
 
 class TextObservation(Observation):
-    """What an environment shows. `done` is set by both ends of an episode; `truncated` tells that it ran out of steps."""
+    """What an environment shows. `done` is set at either end of an episode; `truncated` says that it ran out of steps."""
 
     text: str
     admissible_actions: list[str]
