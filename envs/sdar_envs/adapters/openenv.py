@@ -32,7 +32,7 @@ class TextAction(Action):
 
 
 class TextObservation(Observation):
-    """What an environment shows. `done` is set at either end of an episode; `truncated` says that it ran out of steps."""
+    """What an environment shows; `truncated` tells an episode that ran out of steps from one that came to its end."""
 
     text: str
     admissible_actions: list[str]
