@@ -18,7 +18,7 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError, TaskRef
 from sdar_envs.pool_session import EpisodeFailed
 from sdar_envs.service import protocol as p
-from sdar_envs.service.client_session import RemoteSession, forget
+from sdar_envs.service.client_session import RemoteSession
 from sdar_envs.service.endpoint import Endpoint, Patience
 from sdar_envs.service.link import LinkLost
 from sdar_envs.service.protocol import Refusal
@@ -112,7 +112,10 @@ class RemoteEnvPool:
         """End all sessions and connections; safe to call twice."""
         self._closed = True
         if self._background:
-            await asyncio.wait(set(self._background), timeout=_CLOSE_GRACE)
+            _, late = await asyncio.wait(set(self._background), timeout=_CLOSE_GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
 
     async def __aenter__(self) -> RemoteEnvPool:
@@ -146,15 +149,17 @@ class RemoteEnvPool:
                 continue
             session = secrets.token_hex(16)
             message = {"op": "reset", "session": session, "split": task.split, "task": task.id, "seed": seed}
-            begun = False
+            begun, reached = False, endpoint.connected
             endpoint.active += 1
             try:
-                answer = await endpoint.call(message, _RESUME_RESET if endpoint.connected else 0.0)
+                answer = await endpoint.call(message, _RESUME_RESET if reached else 0.0)
                 begun = True
                 endpoint.note(task.id)
                 return endpoint, session, answer
             except EnvError as error:  # nobody has seen anything of the episode: begin it elsewhere
                 endpoint.take_down(str(error))
+                if reached:  # the session may be there all the same
+                    endpoint.ended.add(session)
             except Refusal as refusal:
                 if refusal.kind not in _ELSEWHERE:
                     raise (EpisodeFailed if refusal.kind == p.FAILED else EnvError)(str(refusal)) from refusal
@@ -162,7 +167,7 @@ class RemoteEnvPool:
                 if refusal.kind == p.BUSY:  # it lives: a place will come
                     last_answer = time.monotonic()
             except asyncio.CancelledError:
-                self.in_background(forget(endpoint, session))
+                self.in_background(endpoint.end(session))
                 raise
             finally:
                 endpoint.active -= not begun

@@ -68,7 +68,7 @@ class RemoteSession:
         if call is not None and not call.done():
             call.cancel()
         endpoint.active -= 1
-        self._pool.in_background(forget(endpoint, self._id))
+        self._pool.in_background(endpoint.end(self._id))
 
     async def __aenter__(self) -> RemoteSession:
         return self
@@ -80,13 +80,3 @@ class RemoteSession:
         self._failed = reason
         self._pool.count("failures")
         raise EpisodeFailed(reason)
-
-
-async def forget(endpoint: Endpoint, session: str) -> None:
-    """Tell a service that a session is over, if it can be told now; otherwise it finds out by itself."""
-    if not endpoint.connected:
-        return
-    try:
-        await endpoint.call({"op": "close", "session": session}, 0.0)
-    except (EnvError, Refusal):
-        pass

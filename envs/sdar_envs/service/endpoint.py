@@ -50,6 +50,7 @@ class Endpoint:
     Attributes:
         active: sessions open here.
         recent: tasks begun here, oldest first.
+        ended: sessions that the service has not been told yet to end.
         down_until: monotonic time before which no new session is tried here.
         connections: how many were made.
     """
@@ -62,6 +63,7 @@ class Endpoint:
         self.hello: dict[str, Any] = {}
         self.active = 0
         self.recent: list[str] = []
+        self.ended: set[str] = set()
         self.draining = False
         self.down_until, self.failures, self.why_down = 0.0, 0, ""
         self.connections = 0
@@ -133,6 +135,21 @@ class Endpoint:
                     raise Refusal(answer["error"]["kind"], answer["error"]["message"])
             pauses += 1
             await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(pauses, 8)) * random.uniform(0.5, 1.0))
+
+    async def end(self, session: str) -> None:
+        """Tell the service that a session is over: now, or with the next connection."""
+        self.ended.add(session)
+        try:
+            link = await self.connect()
+            while self.ended:
+                over = self.ended.pop()
+                try:
+                    await link.ask({"op": "close", "session": over}, self._deadline("close"))
+                except LinkLost:
+                    self.ended.add(over)
+                    raise
+        except EnvError:
+            pass  # it ends sessions that nobody asks for by itself
 
     async def close(self) -> None:
         if self._connecting is not None and not self._connecting.done():
