@@ -10,10 +10,11 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError, EpisodeView, TaskRef
 
 from sdar_verl.agent.pools import Pool, check_pool, make_pool
-from sdar_verl.agent.runtime import privileged_parts, skill_query
+from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError
+from sdar_verl.teacher.contexts import Situation
 from sdar_verl.teacher.errors import TeacherContextError
 from sdar_verl.teacher.templating import prompt_ids
 
@@ -76,8 +77,8 @@ async def _begin_all(
                     f"the first prompt of task {task.id} has {length} tokens and can never fit into "
                     f"data.max_prompt_length={prompt_limit}; raise it"
                 )
-            if privileged.retriever is not None:
-                skills = privileged.retriever.retrieve(skill_query(settings, task, seed=0))
+            if privileged.context is not None:
+                skills = privileged.context.units(Situation(env.name, task, seed=0))
                 for builder in (privileged.teacher, privileged.student):
                     if builder is not None:
                         builder.build(messages, skills, task_type=task.task_type)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sdar_verl.core import DistillationConfig, StepGroupsConfig
 from sdar_verl.errors import ConfigError
+from sdar_verl.teacher.contexts import CONTEXTS, SkillsContext
 
 ROWS = ("step", "trajectory")
 TEACHER_PLACEMENTS = ("actor", "ref")
@@ -25,6 +26,8 @@ class TeacherSettings:
     overflow: ``shrink`` leaves out whole skills until it fits, ``raise`` never does.
     update_rate: with ``placement=ref``, the rate at which the weights follow the policy's; None keeps them frozen.
     sync_steps: training steps between two such updates.
+    trust_region: with ``placement=ref``, the share of the policy's logits in the teacher's; None for none.
+    model_path: with ``placement=ref``, another model of the same tokenizer as the teacher; None for the policy's own.
     """
 
     placement: str
@@ -33,6 +36,8 @@ class TeacherSettings:
     overflow: str
     update_rate: float | None
     sync_steps: int
+    trust_region: float | None
+    model_path: str | None
 
     def __post_init__(self) -> None:
         if self.placement not in TEACHER_PLACEMENTS:
@@ -41,17 +46,29 @@ class TeacherSettings:
             )
         if isinstance(self.sync_steps, bool) or not isinstance(self.sync_steps, int) or self.sync_steps < 1:
             raise ConfigError(f"sdar.teacher.sync_steps must be a whole number from 1, got {self.sync_steps!r}")
-        if self.update_rate is None:
-            if self.sync_steps != 1:
-                raise ConfigError("sdar.teacher.sync_steps has no effect without sdar.teacher.update_rate; set a rate")
-            return
-        if not isinstance(self.update_rate, (int, float)) or not 0 < self.update_rate <= 1:
+        if self.update_rate is None and self.sync_steps != 1:
+            raise ConfigError("sdar.teacher.sync_steps has no effect without sdar.teacher.update_rate; set a rate")
+        if self.update_rate is not None and not (_is_number(self.update_rate) and 0 < self.update_rate <= 1):
             raise ConfigError(f"sdar.teacher.update_rate must lie in (0, 1] or be null, got {self.update_rate!r}")
-        if self.placement != "ref":
+        if self.trust_region is not None and not (_is_number(self.trust_region) and 0 < self.trust_region < 1):
             raise ConfigError(
-                "sdar.teacher.update_rate makes the reference model follow the policy; set sdar.teacher.placement=ref "
+                f"sdar.teacher.trust_region must lie between 0 and 1 or be null, got {self.trust_region!r}"
+            )
+        if self.model_path == "":  # the method asks for one
+            raise ConfigError("sdar.teacher.model_path is not set; name the teacher's model (a folder or a hub's name)")
+        if self.placement != "ref" and self.set_weights:
+            raise ConfigError(
+                f"{self.set_weights[0]} changes the reference model; set sdar.teacher.placement=ref "
                 "(placement=actor always has the policy's weights)"
             )
+        if len(self.set_weights) > 1:
+            raise ConfigError(f"{' and '.join(self.set_weights)} each say whose weights the teacher has; choose one")
+
+    @property
+    def set_weights(self) -> list[str]:
+        """The keys that give the teacher other weights than the policy's or its initial ones."""
+        names = ("update_rate", "trust_region", "model_path")
+        return [f"sdar.teacher.{name}" for name in names if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,34 @@ class SkillSettings:
     def __post_init__(self) -> None:
         if self.student not in STUDENT_SKILLS:
             raise ConfigError(f"sdar.skills.student={self.student!r} is unknown; known: {', '.join(STUDENT_SKILLS)}")
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """What the teacher is shown; the long names are TRL's.
+
+    Attributes:
+        parts: ``skills``, ``reference``, ``demonstration``, ``feedback``; empty shows it what the student sees.
+        success_reward_threshold: least reward of a successful episode; None asks the environment's verdict.
+        remove_thinking_from_demonstration: show a demonstration's actions, not its whole answers.
+        environment_feedback_only_without_solution: no feedback where a reference or a demonstration is shown.
+    """
+
+    parts: tuple[str, ...]
+    success_reward_threshold: float | None
+    remove_thinking_from_demonstration: bool
+    environment_feedback_only_without_solution: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))
+        unknown = [part for part in self.parts if part not in CONTEXTS]
+        if unknown or len(set(self.parts)) != len(self.parts):
+            raise ConfigError(
+                f"sdar.context.parts={list(self.parts)} must name each of its parts once; known: {', '.join(CONTEXTS)}"
+            )
+        threshold = self.success_reward_threshold
+        if threshold is not None and not _is_number(threshold):
+            raise ConfigError(f"sdar.context.success_reward_threshold must be a number or null, got {threshold!r}")
 
 
 @dataclass(frozen=True)
@@ -143,6 +188,7 @@ class Settings:
     max_turn_tokens: most tokens of one answer; None for what the response length allows.
     distillation: the term's settings, or None for plain RL.
     step_groups: GiGPO's step-level advantages.
+    context: what the teacher is shown.
     panel_size, panel_seed: the fixed validation panel; size None takes the whole split.
     token_episodes: episodes a step whose tokens are written to ``tokens.jsonl``.
     poll_seconds: how often the trainer looks for finished episodes.
@@ -154,6 +200,7 @@ class Settings:
     max_turn_tokens: int | None
     distillation: DistillationConfig | None
     step_groups: StepGroupsConfig
+    context: ContextSettings
     teacher: TeacherSettings
     skills: SkillSettings
     env: EnvSettings
@@ -172,10 +219,15 @@ class Settings:
                 f"sdar.skills.student={self.skills.student} shows the student what its teacher is shown, so there "
                 "would be nothing to distil; set sdar.distillation.enabled=false or sdar.skills.student=none"
             )
-        if self.distillation is None and self.teacher.update_rate is not None:
+        if self.distillation is not None:
+            self._check_context()
+        if self.distillation is None and self.teacher.set_weights:
             raise ConfigError(
-                "sdar.teacher.update_rate without distillation would only move the KL term's reference; set it to null"
+                f"{self.teacher.set_weights[0]} without distillation would only change the KL term's reference; set it "
+                "to null"
             )
+        if self.teacher.trust_region is not None:
+            self._check_trust_region()
         if self.step_groups.weight > 0 and self.distillation is not None and not self.distillation.rl:
             raise ConfigError(
                 "sdar.step_groups adds to the reward's advantage, which sdar.distillation.rl=false takes out; set "
@@ -186,10 +238,30 @@ class Settings:
         if not 0.01 <= self.poll_seconds <= 60:
             raise ConfigError("sdar.poll_seconds must lie between 0.01 and 60")
 
+    def _check_context(self) -> None:
+        if self.context.parts == () and self.teacher.placement == "actor":
+            raise ConfigError(
+                "sdar.context.parts=[] with sdar.teacher.placement=actor makes teacher and student the same: the gap "
+                "is 0 everywhere. Show the teacher something, or give it other weights"
+            )
+        if SkillsContext.name in self.context.parts and len(self.context.parts) > 1 and self.skills.retriever == "none":
+            raise ConfigError("sdar.skills.retriever=none shows no skills; take `skills` out of sdar.context.parts")
+
+    def _check_trust_region(self) -> None:
+        """Two logits are mixed, so both are needed: the score of the sampled tokens alone cannot give the mixture's."""
+        term = self.distillation
+        if "distribution" not in term.needs or term.gate != "none":
+            raise ConfigError(
+                "sdar.teacher.trust_region mixes logits, which a score of the sampled tokens lacks; set "
+                "sdar.distillation.divergence=full or topk, and gate=none"
+            )
+
     @property
     def uses_skills(self) -> bool:
         """Whether teacher or student is shown skills."""
-        return self.distillation is not None or self.skills.student != "none"
+        if self.distillation is None:
+            return self.skills.student != "none"
+        return SkillsContext.name in self.context.parts
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -219,6 +291,7 @@ class Settings:
             max_turn_tokens=sdar["max_turn_tokens"],
             distillation=term if enabled else None,
             step_groups=step_groups,
+            context=_make(ContextSettings, _part(sdar, "context", "sdar."), "sdar.context"),
             teacher=_make(TeacherSettings, _part(sdar, "teacher", "sdar."), "sdar.teacher"),
             skills=_make(SkillSettings, _part(sdar, "skills", "sdar."), "sdar.skills"),
             env=EnvSettings(
@@ -235,6 +308,10 @@ class Settings:
             token_episodes=record["token_episodes"],
             poll_seconds=float(sdar["poll_seconds"]),
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _part(config: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:

@@ -57,7 +57,10 @@ REFUSED = {
         ["sdar.skills.store=alfworld", "sdar.teacher.max_prompt_length=560", "sdar.teacher.overflow=raise"],
         "no privileged prompt can be built",
     ),
-    "a group of turns": (["algorithm.adv_estimator=rloo"], "sdar.rows=trajectory or adv_estimator=grpo"),
+    "a group of turns": (
+        ["algorithm.adv_estimator=opo"],
+        "adv_estimator=opo would take every turn of an episode for a sample.*one of grpo, .*rloo",
+    ),
     "an entropy nobody computes": (
         ["sdar.distillation.gate=entropy", "algorithm.rollout_correction.bypass_mode=true"],
         "never computes",
@@ -181,7 +184,7 @@ def said(places):
     cases["references"] = [
         *base,
         f"sdar.run_dir={places['root'] / 'references'}",
-        "sdar.skills.retriever=reference",
+        "sdar.context.parts=[reference]",
         f"sdar.skills.store={places['general']}",
     ]
     cases["entropy"] = [*base, f"sdar.run_dir={places['root'] / 'entropy'}", "sdar.distillation.gate=entropy"]

@@ -31,6 +31,14 @@ CONFIG = {
             "overflow": "shrink",
             "update_rate": None,
             "sync_steps": 1,
+            "trust_region": None,
+            "model_path": None,
+        },
+        "context": {
+            "parts": ["skills"],
+            "success_reward_threshold": None,
+            "remove_thinking_from_demonstration": True,
+            "environment_feedback_only_without_solution": True,
         },
         "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0, "student": "none"},
         "panel": {"size": 5, "seed": 1},
@@ -83,6 +91,14 @@ def test_without_distillation_there_is_no_term():
         ("sdar.rows", "steps", r"sdar.rows='steps' is unknown; known: step, trajectory"),
         ("sdar.poll_seconds", 0, "sdar.poll_seconds must lie between"),
         ("sdar.teacher.placement", "rollout", "sdar.teacher.placement='rollout' is unknown; known: actor, ref"),
+        ("sdar.teacher.update_rate", 0.1, "sdar.teacher.update_rate changes the reference model; set .*placement=ref"),
+        ("sdar.teacher.update_rate", 1.5, r"sdar.teacher.update_rate must lie in \(0, 1\]"),
+        ("sdar.teacher.trust_region", 1.0, "sdar.teacher.trust_region must lie between 0 and 1"),
+        ("sdar.teacher.model_path", "", "sdar.teacher.model_path is not set"),
+        ("sdar.context.parts", ["skill"], "must name each of its parts once; known: skills, reference, feedback"),
+        ("sdar.context.parts", ["feedback", "feedback"], "must name each of its parts once"),
+        ("sdar.context.parts", [], "makes teacher and student the same"),
+        ("sdar.context.success_reward_threshold", "high", "must be a number or null, got 'high'"),
         ("sdar.teacher.lenght", 3, "unknown key sdar.teacher.lenght; known: placement"),
         ("sdar.skills.retreiver", "full", "unknown key sdar.skills.retreiver; known: store, retriever"),
         ("sdar.distillation.coef", -0.1, "sdar.distillation: .*coef"),
@@ -146,6 +162,37 @@ def test_step_groups_are_checked(key, value, message):
         read(f"sdar.step_groups.{key}", value)
 
 
+def with_teacher(**changes):
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["teacher"] |= {"placement": "ref", **changes}
+    return config
+
+
+def test_the_teacher_has_its_weights_from_one_place():
+    assert Settings.from_config(with_teacher(update_rate=0.05)).teacher.set_weights == ["sdar.teacher.update_rate"]
+    with pytest.raises(ConfigError, match="update_rate and sdar.teacher.model_path each say whose weights"):
+        Settings.from_config(with_teacher(update_rate=0.05, model_path="other"))
+
+
+def test_a_trust_region_needs_logits():
+    with pytest.raises(ConfigError, match="mixes logits, which a score of the sampled tokens lacks"):
+        Settings.from_config(with_teacher(trust_region=0.5))
+    config = with_teacher(trust_region=0.5)
+    config["sdar"]["distillation"] |= {"gate": "none", "divergence": "full"}
+    assert Settings.from_config(config).teacher.trust_region == 0.5
+
+
+def test_skills_beside_other_contexts_must_be_shown():
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["context"]["parts"] = ["skills", "demonstration"]
+    assert Settings.from_config(config).uses_skills
+    config["sdar"]["skills"]["retriever"] = "none"
+    with pytest.raises(ConfigError, match="take `skills` out of sdar.context.parts"):
+        Settings.from_config(config)
+    config["sdar"]["context"]["parts"] = ["demonstration"]
+    assert not Settings.from_config(config).uses_skills
+
+
 def test_step_groups_need_step_rows():
     config = copy.deepcopy(CONFIG)
     config["sdar"] |= {"rows": "trajectory", "step_groups": {"weight": 1.0, "gamma": 0.95, "norm": "mean"}}
@@ -174,5 +221,5 @@ def test_what_would_have_no_effect_is_refused():
     config = copy.deepcopy(CONFIG)
     config["sdar"]["distillation"]["enabled"] = False
     config["sdar"]["teacher"] |= {"placement": "ref", "update_rate": 0.05}
-    with pytest.raises(ConfigError, match="would only move the KL term's reference"):
+    with pytest.raises(ConfigError, match="would only change the KL term's reference"):
         Settings.from_config(config)

@@ -41,7 +41,7 @@ class EnvFamily(ABC):
 
     def reference(self, config: Mapping[str, Any], task: TaskRef) -> list[str]:
         """Actions that solve `task`, in order; raises `EnvError` where the environment knows none."""
-        raise EnvError(f"{self.name} has no reference solutions; choose another sdar.skills.retriever")
+        raise EnvError(f"{self.name} has no reference solutions; take `reference` out of sdar.context.parts")
 
 
 _MODULES = {"alfworld": "sdar_envs.alfworld"}

@@ -17,6 +17,7 @@ from sdar_verl.evaluation.records import EpisodeRecord, TurnRecord
 from sdar_verl.skills import Skill
 from sdar_verl.skills.coverage import has_task_skill
 from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
+from sdar_verl.teacher.contexts import Attempt, AttemptTurn
 
 
 class EnvSession(Protocol):
@@ -46,7 +47,8 @@ class Actor:
     Attributes:
         tokenizer: the student's.
         conversation: makes a `Conversation` for ``step`` or ``trajectory`` rows.
-        teacher: builds privileged prompts; None trains without a teacher.
+        teacher: builds privileged prompts; None trains without a teacher, or builds them later.
+        waits: the teacher's prompts wait for the group, so that rows keep what they are made from.
         invalid_action_penalty: taken from the reward for each invalid action.
     """
 
@@ -56,6 +58,7 @@ class Actor:
     teacher: TeacherPromptBuilder | None
     limits: Limits
     invalid_action_penalty: float
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ async def play_episode(
     started, env_seconds, gen_seconds = time.perf_counter(), 0.0, 0.0
     rows: list[Row] = []
     turns: list[TurnRecord] = []
-    reward, won, failed = 0.0, False, None
+    reward, won, failed, last_observation = 0.0, False, None, ""
     conversation = actor.conversation()
     try:
         clock = time.perf_counter()
@@ -106,6 +109,7 @@ async def play_episode(
             row = conversation.add_answer(answer, text)
             if row is not None:
                 row.state = hashlib.blake2b(view.observation.encode(), digest_size=16).hexdigest()
+                row.messages = conversation.prompt_messages() if actor.waits else None
                 _note_skills(row, conversation.shown, task)
                 rows.append(row)
             teacher_tokens = _add_teacher(actor, conversation, rows[-1], skills, task)
@@ -123,6 +127,7 @@ async def play_episode(
             penalty = 0.0 if parsed.valid else actor.invalid_action_penalty
             reward -= penalty
             rows[-1].penalty += penalty
+            last_observation = ""  # none yet to this action
             clock = time.perf_counter()
             observation, gained, terminated, truncated, info = await env.step(parsed.action)
             env_seconds += time.perf_counter() - clock
@@ -131,6 +136,7 @@ async def play_episode(
             won = bool(info["won"])
             view.history.append((view.observation, parsed.action))
             view.observation, view.admissible_actions = observation, info["admissible_actions"]
+            last_observation = observation
             done = terminated or truncated
     except EnvError as error:
         failed, won = str(error), False
@@ -150,7 +156,9 @@ async def play_episode(
         gen_seconds=gen_seconds,
         turns=turns,
     )
-    return PlayedEpisode(rows, record)
+    said = tuple(AttemptTurn(turn.observation, turn.response, turn.action) for turn in turns)
+    attempt = Attempt(who.session, won, record.reward, said, last_observation, failed or "")
+    return PlayedEpisode(rows, record, attempt)
 
 
 def _add_teacher(actor: Actor, conversation: Conversation, row: Row, skills: list[Skill], task: TaskRef) -> int | None:

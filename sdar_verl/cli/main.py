@@ -12,6 +12,7 @@ COMMANDS = {
     "quickstart": "GRPO and SDAR on a tiny model from one start, then a report; minutes on a CPU",
     "report": "one HTML page that shows and compares runs",
     "doctor": "check versions, platform, plugin, data, memory, disk and ports",
+    "methods": "list the methods with their parts",
     "skills": "list, show and check skill sets",
     "lab": "make and measure the tiny model of the quickstart",
 }

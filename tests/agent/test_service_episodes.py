@@ -14,8 +14,9 @@ from sdar_envs import registry
 from sdar_envs.alfworld.generate import generate_games
 from sdar_envs.alfworld.knobs import Knobs
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "envs"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "envs"), str(Path(__file__).parents[1])]
 from service_process import TOKEN, ServiceProcess  # noqa: E402
+from test_settings import CONFIG  # noqa: E402
 
 from sdar_verl.agent.episode import EpisodeId, Limits  # noqa: E402
 from sdar_verl.agent.rows import Generation  # noqa: E402
@@ -24,36 +25,6 @@ from sdar_verl.errors import ConfigError  # noqa: E402
 from sdar_verl.lab.tokenizer import train_tokenizer  # noqa: E402
 from sdar_verl.rehearsal import rehearse  # noqa: E402
 from sdar_verl.settings import Settings  # noqa: E402
-
-CONFIG = {
-    "sdar": {
-        "method": "grpo",
-        "rows": "step",
-        "max_turn_tokens": None,
-        "poll_seconds": 0.5,
-        "distillation": {"enabled": False},
-        "step_groups": {"weight": 0.0, "gamma": 0.95, "norm": "mean"},
-        "teacher": {
-            "placement": "actor",
-            "prompt_placement": "system",
-            "max_prompt_length": 5000,
-            "overflow": "shrink",
-            "update_rate": None,
-            "sync_steps": 1,
-        },
-        "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0, "student": "none"},
-        "panel": {"size": 5, "seed": 1},
-        "record": {"token_episodes": 2},
-    },
-    "env": {
-        "name": "alfworld",
-        "invalid_action_penalty": 0.1,
-        "train_split": "train",
-        "valid_split": "valid_unseen",
-        "pool": {"workers": 1, "envs_per_worker": 4, "step_timeout": 60, "reset_timeout": 60, "episode_timeout": 600},
-        "alfworld": {"max_steps": 12, "thinking": False},
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +42,15 @@ def tokenizer():
 
 
 def settings(root, run_dir, *endpoints) -> Settings:
+    """Plain RL on small games of twelve steps, without skills."""
     config = copy.deepcopy(CONFIG)
-    config["sdar"]["run_dir"] = str(run_dir)
-    config["env"]["alfworld"] |= {"data_root": str(root)}
-    config["env"]["service"] = {
-        "endpoints": list(endpoints),
-        "token_file": None,
-        "connect_timeout": 5,
-        "reconnect_timeout": 1.0,
-        "ping_timeout": 20,
+    config["sdar"] |= {"method": "grpo", "run_dir": str(run_dir), "distillation": {"enabled": False}}
+    config["env"] |= {
+        "valid_split": "valid_unseen",
+        "pool": {"workers": 1, "envs_per_worker": 4, "step_timeout": 60, "reset_timeout": 60, "episode_timeout": 600},
+        "alfworld": {"max_steps": 12, "thinking": False, "data_root": str(root)},
     }
+    config["env"]["service"] |= {"endpoints": list(endpoints), "reconnect_timeout": 1.0}
     return Settings.from_config(config)
 
 

@@ -11,7 +11,7 @@ import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from sdar_verl.compat import step_tokens
-from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.compat.loss import TEACHER_FIELD, TEACHER_MASK
 from sdar_verl.core import DistillationConfig, StepGroupsConfig
 
 KEYS = ("u_0_0", "u_1_0", "u_0_1")
@@ -28,6 +28,7 @@ def queue(monkeypatch):
     masks[2][:] = 0
     rows = {
         "response_mask": masks,
+        TEACHER_MASK: [mask.clone() for mask in masks],
         "advantages": [torch.full((n,), a) for n, a in zip(LENGTHS, (1.5, -1.5, 0.0), strict=True)],
     }
     for name in ("old_log_probs", TEACHER_FIELD):

@@ -44,7 +44,7 @@ def micro_batch(masks):
         "prompts": nested([[1, 2], [3]]),
         "teacher_prompts": nested([[5, 6, 7], [6, 4, 4, 5]]),
         "responses": nested([[2, 3, 1], [4, 0]]),
-        "response_mask": nested(masks),
+        "teacher_mask": nested(masks),
     }
     return tu.get_tensordict(tensors, {"temperature": 0.7, "use_remove_padding": False})
 

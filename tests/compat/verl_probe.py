@@ -44,8 +44,12 @@ OWN_CALLS = {"update_teacher", "save_teacher", "load_teacher", "_teacher_file"}
 PAIRS = [
     (SdarTrainer, PPOTrainerSync, OWN_STEPS),
     (agent_loop.EnvAgentLoop, loops.AgentLoopBase, set()),
-    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "pool_stats", "close"}),
-    (agent_loop.SdarAgentLoopManager, agent_loop_tq.AgentLoopManagerTQ, {"check_alive", "pool_stats", "close"}),
+    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "teacher_rows", "pool_stats", "close"}),
+    (
+        agent_loop.SdarAgentLoopManager,
+        agent_loop_tq.AgentLoopManagerTQ,
+        {"check_alive", "teacher_rows", "pool_stats", "close"},
+    ),
     (CpuHttpServer, vLLMHttpServer, set()),
     (CpuReplica, vLLMReplica, set()),
     (CpuServerAdapter, ServerAdapter, set()),
