@@ -114,13 +114,14 @@ class Wire:
         cut_requests: numbers of chunks from the client that are lost together with their connection.
         cut_answers: numbers of chunks from the service that are lost together with their connection.
         shut: refuses new connections.
+        silent: takes new connections and carries nothing.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self.cut_requests: set[int] = set()
         self.cut_answers: set[int] = set()
-        self.shut = False
+        self.shut = self.silent = False
         self.connections = 0
         self._counts = {"request": 0, "answer": 0}
         self._writers: set[asyncio.StreamWriter] = set()
@@ -145,6 +146,10 @@ class Wire:
             writer.transport.abort()
             return
         self.connections += 1
+        if self.silent:
+            self._writers.add(writer)
+            await reader.read(-1)
+            return writer.close()
         try:
             out_reader, out_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:

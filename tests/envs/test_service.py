@@ -74,6 +74,18 @@ def test_sessions_beside_each_other_do_not_mix(service):
     assert service.metric("sdar_env_sessions") == service.metric("sdar_env_places_busy") == 0
 
 
+def test_an_action_that_is_no_text_fails_its_episode_only(service):
+    async def play():
+        async with remote(service) as pool, pool.session() as session:
+            await session.reset(task())
+            for action, says in (("\ud800", "no text that can be sent"), ("x" * 70_000, "takes at most 65536")):
+                with pytest.raises(EpisodeFailed, match=says):
+                    await session.step(action)
+                assert (await session.reset(task()))[0] == "1/None"
+
+    asyncio.run(play())
+
+
 def test_a_cancelled_step_is_played_and_the_next_follows_it(service):
     async def play():
         async with remote(service) as pool, pool.session() as session:

@@ -303,6 +303,35 @@ def test_nothing_at_the_endpoint_is_an_error_at_the_start():
     asyncio.run(play())
 
 
+def test_an_endpoint_that_falls_silent_does_not_hold_the_others_up(service):
+    """Connections are taken and never answered: each attempt costs its time-out, and only one episode waits for it."""
+    slow = 0
+
+    async def player(pool, end):
+        nonlocal slow
+        while time.monotonic() < end:
+            async with pool.session() as session:
+                for endpoint in pool._endpoints:
+                    endpoint.recent.clear()  # as if every task were a new one
+                before = time.monotonic()
+                await session.reset(task())
+                slow += time.monotonic() - before > 0.9
+                await session.step("win")
+
+    async def play():
+        patience = Patience(connect=1.0, reconnect=5.0, ping=20.0)
+        async with Wire(service.port) as wire, remote(wire.url, service.url, patience=patience) as pool:
+            wire.silent = True
+            wire.cut()
+            await asyncio.gather(*(player(pool, time.monotonic() + 5) for _ in range(8)))
+            assert pool.stats()["failures"] == 0
+            attempts = wire.connections - 1
+            assert attempts >= 2, "it is tried again"
+            assert slow <= 4 + attempts, "at first half of them learn it together, later one at a time"
+
+    asyncio.run(play())
+
+
 def test_a_closed_pool_refuses_and_closing_twice_is_fine(service):
     async def play():
         pool = remote(service.url)

@@ -181,12 +181,7 @@ class RemoteEnvPool:
         self._counts[what] += 1
 
     def _choose(self, task_id: str) -> Endpoint | None:
-        now = time.monotonic()
-        up = [endpoint for endpoint in self._endpoints if endpoint.down_until <= now]
-        for endpoint in up:
-            if endpoint.draining and endpoint.connected:
-                endpoint.why_down = "it is draining"
-        up = [endpoint for endpoint in up if not (endpoint.draining and endpoint.connected)]
+        up = [endpoint for endpoint in self._endpoints if endpoint.can_be_tried()]
         return min(
             up, key=lambda e: (not (e.knows(task_id) and e.active < e.places), e.active / e.places), default=None
         )

@@ -45,7 +45,10 @@ class RemoteSession:
             raise EnvError("call reset before step")
         if self._call is not None and not self._call.cancelled() and self._call.exception() is not None:
             self._fail(str(self._call.exception()))
-        size, most = len(action.encode()), self._endpoint.hello["max_action_bytes"]
+        try:
+            size, most = len(action.encode()), self._endpoint.hello["max_action_bytes"]
+        except UnicodeEncodeError as error:
+            self._fail(f"the action is no text that can be sent: {error}")
         if size > most:
             self._fail(f"an action of {size} bytes; the service takes at most {most} (--max-action-bytes)")
         self._seq += 1

@@ -16,6 +16,7 @@ from sdar_envs.service.protocol import Refusal
 
 _RECENT_TASKS = 128
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0  # seconds between two attempts to connect
+_HELLO = {"env", "config", "places", "max_action_bytes", "step_deadline", "reset_deadline", "draining"}
 _MOST_SENDINGS = 8  # of one request, over connections that break each time
 
 
@@ -88,6 +89,14 @@ class Endpoint:
         self.failures += 1
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 10)) * random.uniform(0.5, 1.0)
         self.down_until, self.why_down = time.monotonic() + pause, reason
+
+    def can_be_tried(self) -> bool:
+        """Whether a new session may be asked for here; one that failed is tried by one caller at a time."""
+        if self.connected and self.draining:
+            self.why_down = "it is draining"
+            return False
+        probed = self.failures > 0 and self._connecting is not None and not self._connecting.done()
+        return not probed and self.down_until <= time.monotonic()
 
     async def connect(self) -> Link:
         """The connection; made, and the service checked, if there is none. Callers at the same time share an attempt.
@@ -177,15 +186,12 @@ class Endpoint:
     def _check(self, answer: Mapping[str, Any]) -> None:
         if "error" in answer:
             raise EnvError(f"the service at {self.url} refuses to talk: {answer['error']['message']}")
-        try:
-            env, config = answer["ok"]["env"], dict(answer["ok"]["config"])
-            needed = [answer["ok"][name] for name in ("places", "step_deadline", "reset_deadline", "draining")]
-        except (KeyError, TypeError, ValueError) as error:
-            raise EnvError(f"the service at {self.url} does not say what it is: {error!r}") from error
-        del needed
-        if env != self._expected["env"]:
-            raise EnvError(f"the service at {self.url} plays {env}, this run {self._expected['env']}")
-        wanted = self._expected["config"]
+        hello = answer["ok"]
+        if not isinstance(hello, dict) or not _HELLO <= hello.keys() or not isinstance(hello["config"], dict):
+            raise EnvError(f"the service at {self.url} does not say what it is; is it of another version?")
+        if hello["env"] != self._expected["env"]:
+            raise EnvError(f"the service at {self.url} plays {hello['env']}, this run {self._expected['env']}")
+        config, wanted = hello["config"], self._expected["config"]
         different = [
             f"{key} is {config.get(key, '<absent>')!r} there and {wanted.get(key, '<absent>')!r} here"
             for key in sorted(config.keys() | wanted.keys())
