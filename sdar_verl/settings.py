@@ -151,12 +151,42 @@ class PoolSettings:
 
 
 @dataclass(frozen=True)
+class ServiceSettings:
+    """Environment services instead of worker processes; timeouts in seconds.
+
+    Attributes:
+        endpoints: ``ws://host:port`` of each service; empty for worker processes.
+        token_file: holds their token; None reads the environment variable SDAR_ENV_TOKEN.
+        connect_timeout: of one attempt to connect.
+        reconnect_timeout: that a lost connection may take to come back before its episodes fail.
+        ping_timeout: without a sign of life before a connection counts as lost.
+    """
+
+    endpoints: tuple[str, ...]
+    token_file: str | None
+    connect_timeout: float
+    reconnect_timeout: float
+    ping_timeout: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.endpoints, str) or not all(isinstance(url, str) for url in self.endpoints or ()):
+            raise ConfigError(f"env.service.endpoints must be a list of addresses, got {self.endpoints!r}")
+        object.__setattr__(self, "endpoints", tuple(self.endpoints or ()))
+        if len(set(self.endpoints)) != len(self.endpoints):
+            raise ConfigError("env.service.endpoints names a service twice")
+        for name in ("connect_timeout", "reconnect_timeout", "ping_timeout"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"env.service.{name} must be positive")
+
+
+@dataclass(frozen=True)
 class EnvSettings:
     """Attributes:
     name: environment family.
     config: the family's own settings, ``env.<name>``.
     invalid_action_penalty: taken from the episode's reward for each invalid action.
     train_split, valid_split: names of the splits.
+    pool: worker processes, where `service` has no endpoints.
     """
 
     name: str
@@ -165,6 +195,7 @@ class EnvSettings:
     train_split: str
     valid_split: str
     pool: PoolSettings
+    service: ServiceSettings
 
 
 @dataclass(frozen=True)
@@ -296,6 +327,7 @@ class Settings:
                 train_split=env["train_split"],
                 valid_split=env["valid_split"],
                 pool=pool,
+                service=_make(ServiceSettings, _part(env, "service", "env."), "env.service"),
             ),
             panel_size=panel["size"],
             panel_seed=panel["seed"],

@@ -36,6 +36,14 @@ REFUSED = {
     "too few games": (["data.train_batch_size=9"], "has 8 tasks; lower it or provide more games"),
     "validation on training tasks": (["env.valid_split=train"], "validate on other tasks"),
     "a missing split": (["env.train_split=nothing"], "nothing"),
+    "no service at the endpoint": (
+        ["env.service.endpoints=[ws://127.0.0.1:9]", "env.service.reconnect_timeout=0.5"],
+        r"no episode can begin: ws://127.0.0.1:9 cannot be reached.*sdar-env serve.*env\.service\.endpoints",
+    ),
+    "an endpoint that is none": (
+        ["env.service.endpoints=[http://127.0.0.1:9]"],
+        "no episode can begin: endpoint .* is not of the form ws://host:port",
+    ),
     "no model": (["actor_rollout_ref.model.path={root}/nowhere"], "cannot be loaded"),
     "a tokenizer too large": (["actor_rollout_ref.model.path={small}"], "tokens but the model's vocabulary only"),
     "a vocabulary too large": (["actor_rollout_ref.model.path={large}"], "vocab_size equals len"),

@@ -50,6 +50,13 @@ CONFIG = {
         "train_split": "train",
         "valid_split": "valid_seen",
         "pool": {"workers": 1, "envs_per_worker": 2, "step_timeout": 1, "reset_timeout": 1, "episode_timeout": 1},
+        "service": {
+            "endpoints": [],
+            "token_file": None,
+            "connect_timeout": 10,
+            "reconnect_timeout": 60,
+            "ping_timeout": 20,
+        },
         "alfworld": {"max_steps": 50},
     },
 }
@@ -111,6 +118,12 @@ def test_without_distillation_there_is_no_term():
         ("env.invalid_action_penalty", math.nan, "env.invalid_action_penalty must be a finite number >= 0"),
         ("env.pool.workers", 0, "env.pool.workers and env.pool.envs_per_worker must be at least 1"),
         ("env.pool.worker", 1, "unknown key env.pool.worker"),
+        ("env.service.endpoints", "ws://one:1", "env.service.endpoints must be a list of addresses"),
+        ("env.service.endpoints", [1], "env.service.endpoints must be a list of addresses"),
+        ("env.service.endpoints", ["ws://one:1", "ws://one:1"], "names a service twice"),
+        ("env.service.reconnect_timeout", 0, "env.service.reconnect_timeout must be positive"),
+        ("env.service.endpoint", "ws://one:1", "unknown key env.service.endpoint; known: endpoints"),
+        ("env.service", None, "no section env.service"),
         ("sdar.teacher", None, "no section sdar.teacher"),
     ],
 )

@@ -8,10 +8,10 @@ from typing import Any
 
 from sdar_envs import registry
 from sdar_envs.base import TaskRef
-from sdar_envs.pool import EnvPool
 
 from sdar_verl.agent.conversation import Extend, Messages, StepConversation, TrajectoryConversation
 from sdar_verl.agent.episode import Actor, EpisodeId, Generate, Limits, play_episode
+from sdar_verl.agent.pools import make_pool
 from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.agent.rows import PlayedEpisode
 from sdar_verl.evaluation.jsonl import JsonlWriter
@@ -37,17 +37,9 @@ class EpisodeRuntime:
 
     def __init__(self, settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], limits: Limits):
         self.settings, self.tokenizer, self.template_kwargs, self.limits = settings, tokenizer, template_kwargs, limits
-        env, pool = settings.env, settings.env.pool
+        env = settings.env
         self.format = registry.get(env.name).make_format(env.config)
-        self.pool = EnvPool(
-            env.name,
-            env.config,
-            workers=pool.workers,
-            envs_per_worker=pool.envs_per_worker,
-            step_timeout=pool.step_timeout,
-            reset_timeout=pool.reset_timeout,
-            episode_timeout=pool.episode_timeout,
-        )
+        self.pool = make_pool(env)
         self.error: Exception | None = None
         self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt)
         folder = Path(settings.run_dir) / "episodes"
