@@ -1,0 +1,195 @@
+"""Turns a catalogue into files that all processes of a host share: ``python -m sdar_envs.webshop.prepare --help``.
+
+Small catalogues are prepared by themselves at first use; for large ones run the command once and point
+``env.webshop.data_root`` at the folder it made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdar_envs.base import EnvError
+from sdar_envs.webshop import index
+from sdar_envs.webshop.catalogue import CatalogueFiles, Product, find_files, read_products
+from sdar_envs.webshop.records import Records, write_folder, write_records
+
+VERSION = 1  # raise it when the same catalogue gives other files
+MANIFEST = "prepared.json"
+AUTOMATIC = 64 << 20  # bytes; larger catalogues are prepared by command only
+CATEGORIES = ("beauty", "electronics", "fashion", "garden", "grocery")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened folder of prepared files.
+
+    Attributes:
+        products: the catalogue's entries, in file order.
+        index: search over them.
+        prices: lowest and highest price in dollars (N, 2); the second is NaN where there is one price.
+        combinations: synthetic goals of each product (N).
+        humans: usable human instructions of each product (N).
+        categories: each product's place in `CATEGORIES` (N).
+        names_hash: hash over ids and names; noun tables belong to it.
+    """
+
+    folder: Path
+    products: Records
+    index: index.SearchIndex
+    prices: np.ndarray
+    combinations: np.ndarray
+    humans: np.ndarray
+    categories: np.ndarray
+    names_hash: str
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """Map the files in `folder`; raises `EnvError` if they are missing, damaged or of another version."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = manifest["version"]
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS}
+        names_hash = manifest["names_hash"]
+    except (OSError, ValueError, KeyError) as error:
+        raise EnvError(f"{folder} holds no prepared catalogue ({error}); prepare it again") from error
+    if found != VERSION:
+        raise EnvError(f"{folder} was prepared by version {found}, this is {VERSION}; prepare it again")
+    return Prepared(
+        folder, Records(folder, "products"), index.SearchIndex.open(folder), **arrays, names_hash=names_hash
+    )
+
+
+def ensure_prepared(data_root: str | Path, cache_dir: str | Path | None = None) -> Path:
+    """The folder of prepared files for `data_root`, made in the cache if need be.
+
+    Args:
+        data_root: a prepared folder, or a folder with WebShop's files.
+        cache_dir: where to keep prepared files; None is ``$SDAR_WEBSHOP_CACHE`` or the user's cache folder.
+
+    Raises:
+        EnvError: no catalogue there, or a large one that has not been prepared.
+    """
+    root = Path(data_root).expanduser()
+    if (root / MANIFEST).is_file():
+        return root
+    files = find_files(root)
+    total = sum(path.stat().st_size for path in files.present())
+    if total > AUTOMATIC:
+        raise EnvError(
+            f"the catalogue in {root} has {total / 2**20:.0f} MiB; prepare it once with "
+            f"`python -m sdar_envs.webshop.prepare {root} OUT` and set env.webshop.data_root to OUT"
+        )
+    folder = cache_folder(cache_dir) / f"catalogue-{_content_hash(files)}"
+    if not (folder / MANIFEST).is_file():
+        prepare(files, folder)
+    return folder
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """The cache: `cache_dir`, ``$SDAR_WEBSHOP_CACHE``, or ``sdar_webshop`` in the user's cache folder."""
+    chosen = cache_dir or os.environ.get("SDAR_WEBSHOP_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdar_webshop"
+
+
+def prepare(files: CatalogueFiles, folder: Path, limit: int | None = None) -> None:
+    """Write the prepared files of a catalogue to `folder`; several processes may do so at once."""
+    write_folder(folder, MANIFEST, lambda partial: _write(files, partial, limit))
+
+
+_COLUMNS = ("prices", "combinations", "humans", "categories")
+
+
+def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
+    names = hashlib.sha256()
+    columns: tuple[list, ...] = ([], [], [], [])
+
+    def pass_through() -> Iterator[Product]:
+        for product in read_products(files, limit):
+            names.update(json.dumps([product.asin, product.name]).encode())
+            for column, value in zip(columns, _row(product), strict=True):
+                column.append(value)
+            yield product
+
+    (folder / "text.tmp").unlink(missing_ok=True)
+    with (folder / "text.tmp").open("w+", encoding="utf-8", errors="surrogatepass") as texts:
+
+        def values() -> Iterator[dict[str, Any]]:
+            for product in pass_through():
+                texts.write(json.dumps([product.asin, product.search_text()]) + "\n")
+                yield asdict(product)
+
+        count = write_records(folder, "products", values())
+        if not count:
+            raise EnvError(f"{files.items} holds no products")
+        texts.seek(0)
+        index.build((tuple(json.loads(line)) for line in texts), folder)
+    (folder / "text.tmp").unlink()
+    types = (np.float64, np.int64, np.int32, np.uint8)
+    for name, column, kind in zip(_COLUMNS, columns, types, strict=True):
+        np.save(folder / f"{name}.npy", np.array(column, kind))
+    manifest = {"version": VERSION, "products": count, "names_hash": names.hexdigest()[:32]}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _row(product: Product) -> tuple[Any, ...]:
+    if product.category not in CATEGORIES:
+        known = ", ".join(CATEGORIES)
+        raise EnvError(f"product {product.asin} has the unknown category {product.category!r}; known: {known}")
+    if product.instruction is not None and not product.instruction_attributes:
+        raise EnvError(f"product {product.asin} has an instruction without attributes, so no goal can be made of it")
+    lowest, highest = (*product.prices, math.nan)[:2]
+    count = math.prod(map(len, product.options.values())) if product.instruction is not None else 0
+    humans = sum(1 for _, attributes, _ in product.human if attributes)
+    return (lowest, highest), count, humans, CATEGORIES.index(product.category)
+
+
+def product_from(record: dict[str, Any]) -> Product:
+    """A product from its prepared record."""
+    record["options"] = {name: tuple(values) for name, values in record["options"].items()}
+    record["human"] = tuple((text, tuple(attributes), tuple(options)) for text, attributes, options in record["human"])
+    for name in ("bullets", "prices", "attributes", "instruction_attributes"):
+        record[name] = tuple(record[name])
+    return Product(**record)
+
+
+def _content_hash(files: CatalogueFiles) -> str:
+    digest = hashlib.sha256(f"{VERSION}".encode())
+    for path in files.present():
+        digest.update(path.stat().st_size.to_bytes(8, "big") + path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sdar_envs.webshop.prepare", description=__doc__.split("\n")[0])
+    parser.add_argument("data_root", help="folder with WebShop's files")
+    parser.add_argument("out", help="folder to make; set env.webshop.data_root to it")
+    parser.add_argument("--products", type=int, default=None, help="use only the file's first so many entries")
+    args = parser.parse_args(argv)
+    try:
+        out = Path(args.out).expanduser()
+        if out.exists():
+            raise EnvError(f"{out} exists; choose another folder or remove it")
+        prepare(find_files(args.data_root), out, args.products)
+    except EnvError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    prepared = open_prepared(out)
+    print(f"{len(prepared.products)} products in {out}; noun tables for it: {prepared.names_hash}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
