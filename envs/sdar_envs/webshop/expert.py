@@ -132,7 +132,7 @@ def reference_actions(shop: Shop, task: TaskRef) -> list[str]:
 
 def _search(query: str) -> str:
     """The search action; brackets and line breaks would end it early."""
-    return f"search[{re.sub(r'[^ -~]+|[][]', ' ', query.lower())} ]"
+    return f"search[{re.sub(r'[^ -~]+|[][]', ' ', query.lower()).strip() or ' '}]"
 
 
 def _listed(actions: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdar_envs.base import EnvError
-from sdar_envs.webshop.prepare import Prepared, cache_folder, ensure_prepared, open_prepared
+from sdar_envs.webshop.prepare import Prepared, cache_folder, ensure_prepared, names_hash, open_prepared
 from sdar_envs.webshop.records import Records, write_folder, write_records
 
 MODEL = "en_core_web_sm"
@@ -47,16 +47,15 @@ def open_nouns(prepared: Prepared, data_root: str | Path, cache_dir: str | Path 
     return Records(folder, "nouns")
 
 
-def write_table(prepared: Prepared, tagger: Tagger, name: str, out: Path) -> None:
+def write_table(pairs: Sequence[tuple[str, str]], tagger: Tagger, name: str, out: Path) -> None:
     """Tag every product's name and write the table to `out`.
 
     Args:
+        pairs: id and name of each product of the catalogue, in its order.
         name: of the tagger, recorded in the file.
     """
-    records = (prepared.products[number] for number in range(len(prepared.products)))
-    pairs = [(record["asin"], record["name"]) for record in records]
     nouns = dict(zip((asin for asin, _ in pairs), tagger(name for _, name in pairs), strict=True))
-    table = {"names_hash": prepared.names_hash, "tagger": name, "nouns": nouns}
+    table = {"names_hash": names_hash(pairs), "tagger": name, "nouns": nouns}
     out.write_text(json.dumps(table) + "\n", encoding="utf-8")
 
 
@@ -104,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         tagger, name = spacy_tagger(args.model)
         prepared = open_prepared(ensure_prepared(args.data_root, args.cache_dir))
-        write_table(prepared, tagger, name, out)
+        records = (prepared.products[number] for number in range(len(prepared.products)))
+        write_table([(record["asin"], record["name"]) for record in records], tagger, name, out)
     except (EnvError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

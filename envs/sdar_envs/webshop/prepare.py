@@ -12,7 +12,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,12 +113,12 @@ _COLUMNS = ("prices", "combinations", "humans", "categories")
 
 
 def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
-    names = hashlib.sha256()
+    pairs: list[tuple[str, str]] = []
     columns: tuple[list, ...] = ([], [], [], [])
 
     def pass_through() -> Iterator[Product]:
         for product in read_products(files, limit):
-            names.update(json.dumps([product.asin, product.name]).encode())
+            pairs.append((product.asin, product.name))
             for column, value in zip(columns, _row(product), strict=True):
                 column.append(value)
             yield product
@@ -140,8 +140,16 @@ def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
     types = (np.float64, np.int64, np.int32, np.uint8)
     for name, column, kind in zip(_COLUMNS, columns, types, strict=True):
         np.save(folder / f"{name}.npy", np.array(column, kind))
-    manifest = {"version": VERSION, "products": count, "names_hash": names.hexdigest()[:32]}
+    manifest = {"version": VERSION, "products": count, "names_hash": names_hash(pairs)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def names_hash(pairs: Iterable[tuple[str, str]]) -> str:
+    """What a noun table belongs to: a hash over ids and names of a catalogue, in its order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(json.dumps(pair).encode())
+    return digest.hexdigest()[:32]
 
 
 def _row(product: Product) -> tuple[Any, ...]:
