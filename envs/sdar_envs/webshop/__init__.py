@@ -45,10 +45,12 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shop(settings: Mapping[str, Any]) -> Shop:
-    from sdar_envs.webshop.shop import open_shop
-
     if settings["data_root"] is None:
         raise EnvError("env.webshop.data_root is not set: name the folder that holds the catalogue's files")
+    try:
+        from sdar_envs.webshop.shop import open_shop
+    except ModuleNotFoundError as error:
+        raise EnvError(f"WebShop needs the package {error.name}: pip install 'sdar-envs[webshop]'") from error
     return open_shop(str(settings["data_root"]), settings["cache_dir"])
 
 

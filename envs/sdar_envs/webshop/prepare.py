@@ -24,7 +24,7 @@ from sdar_envs.webshop import index
 from sdar_envs.webshop.catalogue import CatalogueFiles, Product, find_files, read_products
 from sdar_envs.webshop.records import Records, write_folder, write_records
 
-VERSION = 1  # raise it when the same catalogue gives other files
+VERSION = 2  # raise it when the same catalogue gives other files
 MANIFEST = "prepared.json"
 AUTOMATIC = 64 << 20  # bytes; larger catalogues are prepared by command only
 CATEGORIES = ("beauty", "electronics", "fashion", "garden", "grocery")
@@ -114,6 +114,7 @@ _COLUMNS = ("prices", "combinations", "humans", "categories")
 
 def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
     pairs: list[tuple[str, str]] = []
+    content = hashlib.sha256()
     columns: tuple[list, ...] = ([], [], [], [])
 
     def pass_through() -> Iterator[Product]:
@@ -129,7 +130,9 @@ def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
         def values() -> Iterator[dict[str, Any]]:
             for product in pass_through():
                 texts.write(json.dumps([product.asin, product.search_text()]) + "\n")
-                yield asdict(product)
+                record = asdict(product)
+                content.update(json.dumps(record).encode())
+                yield record
 
         count = write_records(folder, "products", values())
         if not count:
@@ -140,7 +143,7 @@ def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
     types = (np.float64, np.int64, np.int32, np.uint8)
     for name, column, kind in zip(_COLUMNS, columns, types, strict=True):
         np.save(folder / f"{name}.npy", np.array(column, kind))
-    manifest = {"version": VERSION, "products": count, "names_hash": names_hash(pairs)}
+    manifest = {"version": VERSION, "products": count, "names_hash": names_hash(pairs), "content": content.hexdigest()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

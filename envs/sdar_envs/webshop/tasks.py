@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 
 from sdar_envs.base import EnvError, TaskRef
-from sdar_envs.webshop.prepare import CATEGORIES
+from sdar_envs.webshop.prepare import CATEGORIES, MANIFEST
 from sdar_envs.webshop.shop import Shop
 
 CANONICAL_SHUFFLE = 233
@@ -56,12 +56,13 @@ def find_tasks(
     if unknown or (task_types is not None and not task_types):
         raise EnvError(f"task_types must be a list out of {', '.join(CATEGORIES)}; got {task_types!r}")
     tasks: list[TaskRef] = []
+    manifest = str(shop.prepared.folder / MANIFEST)  # a run's data hash reads it: it names the catalogue's content
     for goal_seed, shuffle_seed, first, last in _ranges(split, scheme, seed, sizes, workers):
         book = shop.goals(kind, goal_seed, shuffle_seed)
         for index in range(first, len(book) if last is None else min(last, len(book))):
             category = book.category(index)
             if task_types is None or category in task_types:
-                tasks.append(TaskRef(f"{kind}/{goal_seed}-{shuffle_seed}/{index}", category, split))
+                tasks.append(TaskRef(f"{kind}/{goal_seed}-{shuffle_seed}/{index}", category, split, manifest))
     if not tasks:
         goals = len(shop.goals(kind, seed, CANONICAL_SHUFFLE))
         raise EnvError(
