@@ -17,6 +17,7 @@ import numpy as np
 
 from sdar_envs.base import EnvError
 from sdar_envs.webshop.analyser import analyse
+from sdar_envs.webshop.records import map_array
 
 K1, B = np.float32(0.9), np.float32(0.4)
 _ARRAYS = ("terms", "starts", "docs", "scores", "bounds", "ranks")
@@ -72,7 +73,7 @@ class SearchIndex:
     def open(cls, folder: Path) -> SearchIndex:
         """Map the index in `folder`; raises `EnvError` if it is not whole."""
         try:
-            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+            arrays = {name: map_array(folder / f"{name}.npy") for name in _ARRAYS}
         except (OSError, ValueError) as error:
             raise EnvError(f"{folder} holds no search index ({error}); remove the folder and prepare again") from error
         return cls(arrays)

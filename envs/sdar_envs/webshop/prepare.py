@@ -22,7 +22,7 @@ import numpy as np
 from sdar_envs.base import EnvError
 from sdar_envs.webshop import index
 from sdar_envs.webshop.catalogue import CatalogueFiles, Product, find_files, read_products
-from sdar_envs.webshop.records import Records, write_folder, write_records
+from sdar_envs.webshop.records import Records, map_array, write_folder, write_records
 
 VERSION = 2  # raise it when the same catalogue gives other files
 MANIFEST = "prepared.json"
@@ -59,7 +59,7 @@ def open_prepared(folder: Path) -> Prepared:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         found = manifest["version"]
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS}
+        arrays = {name: map_array(folder / f"{name}.npy") for name in _COLUMNS}
         names_hash = manifest["names_hash"]
     except (OSError, ValueError, KeyError) as error:
         raise EnvError(f"{folder} holds no prepared catalogue ({error}); prepare it again") from error

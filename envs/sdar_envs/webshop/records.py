@@ -20,7 +20,7 @@ class Records:
 
     def __init__(self, folder: Path, name: str) -> None:
         try:
-            self._starts = np.load(folder / f"{name}.npy", mmap_mode="r")
+            self._starts = map_array(folder / f"{name}.npy")
             with (folder / f"{name}.jsonl").open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
@@ -31,6 +31,11 @@ class Records:
 
     def __getitem__(self, number: int) -> Any:
         return json.loads(self._map[int(self._starts[number]) : int(self._starts[number + 1])])
+
+
+def map_array(path: Path) -> np.ndarray:
+    """The array in a ``.npy`` file through a memory map, as a plain array: `numpy.memmap` is slow to index."""
+    return np.load(path, mmap_mode="r").view(np.ndarray)
 
 
 def write_records(folder: Path, name: str, values: Iterable[Any]) -> int:
