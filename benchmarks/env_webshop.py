@@ -1,7 +1,7 @@
 """WebShop on one core: ``python benchmarks/env_webshop.py``.
 
-Opens a catalogue in fresh processes (cold, then with everything cached), plays random visits and the scripted shopper
-in one process, and times searches on their own. Steps a second count CPU time of this process, so that other work on the
+Opens a catalogue in fresh processes (cold, then with all cached), plays random visits and the scripted shopper in one
+process, and times searches on their own. Steps a second count CPU time of this process, so that other work on the
 machine matters less; the other times are by the clock. Without ``--data-root`` it generates its catalogue into a
 folder that is removed again.
 """
