@@ -53,6 +53,25 @@ def test_goals_are_the_originals(kind, seed, shuffle):
     assert [book.category(i) for i in range(20)] == [shop.product(book[i].number).category for i in range(20)]
 
 
+def test_a_large_catalogues_goals_are_kept_in_files(monkeypatch, tmp_path):
+    from sdar_envs.webshop import goals
+
+    monkeypatch.setattr(goals, "_BIG", 10)
+    shop = world.shop()
+    plain = shop.goals("synthetic", 0, 233)
+    for _ in range(2):  # drawn and written, then mapped
+        book = goals.GoalBook(shop.prepared, shop.product, tmp_path, "synthetic", 0, 233)
+        assert len(book) == len(plain) and book.prices.tolist() == plain.prices.tolist()
+        assert [book[i] for i in range(0, len(book), 7)] == [plain[i] for i in range(0, len(book), 7)]
+    assert [path.name for path in tmp_path.iterdir()] == [f"goals-{shop.prepared.content[:32]}-synthetic-0-233"]
+
+
+def test_fewer_training_goals():
+    every = find_tasks(world.shop(), "train", sizes=(5, 5))
+    assert find_tasks(world.shop(), "train", sizes=(5, 5), most=12) == every[:12]
+    assert len(find_tasks(world.shop(), "test", sizes=(5, 5), most=2)) == 5
+
+
 def test_canonical_splits_are_apart_and_whole():
     parts = {
         split: [task.id for task in find_tasks(world.shop(), split, sizes=(30, 20))]

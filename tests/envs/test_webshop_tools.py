@@ -192,7 +192,7 @@ def test_prepared_folders(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(prepare, "AUTOMATIC", 10)
     with pytest.raises(EnvError, match="prepare it once"):
         prepare.ensure_prepared(root, tmp_path / "cache2")
-    (out / "prepared.json").write_text('{"version": 0, "names_hash": ""}')
+    (out / "prepared.json").write_text('{"version": 0, "names_hash": "", "content": ""}')
     with pytest.raises(EnvError, match="prepared by version 0"):
         prepare.open_prepared(out)
 

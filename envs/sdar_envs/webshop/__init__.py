@@ -25,6 +25,7 @@ _DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "test_size": 500,
     "eval_size": 1000,
+    "train_size": None,
     "train_workers": 16,
     "eval_workers": 128,
     "max_steps": 15,
@@ -74,6 +75,7 @@ class WebshopFamily(EnvFamily):
             kind=settings["goals"],
             seed=settings["seed"],
             sizes=(settings["test_size"], settings["eval_size"]),
+            most=settings["train_size"],
             workers=(settings["train_workers"], settings["eval_workers"]),
             task_types=settings["task_types"],
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from sdar_envs.base import EnvError
 from sdar_envs.webshop.catalogue import Product
 from sdar_envs.webshop.prepare import CATEGORIES, Prepared
+from sdar_envs.webshop.records import map_array, write_folder
 
 KINDS = ("synthetic", "human")
 NO_CAP = 1_000_000.0  # dollars
@@ -41,12 +43,17 @@ class Goal:
     options: tuple[tuple[str, str], ...] | tuple[str, ...]
 
 
+_BIG = 50_000  # products; above, what a book is made of is kept in files
+_ARRAYS = ("prices", "numbers", "caps", "starts", "order")
+
+
 class GoalBook:
     """All goals of one kind with the prices they were made with.
 
     Args:
         prepared: the catalogue.
         product: a product by its number.
+        cache: folder where the arrays of large catalogues are kept, for all processes to map.
         kind: ``synthetic`` or ``human``.
         seed: of product prices (where a product has a range) and price caps, drawn in the original's order.
         shuffle_seed: of the goals' order.
@@ -56,25 +63,23 @@ class GoalBook:
     """
 
     def __init__(
-        self, prepared: Prepared, product: Callable[[int], Product], kind: str, seed: int, shuffle_seed: int
+        self,
+        prepared: Prepared,
+        product: Callable[[int], Product],
+        cache: Path,
+        kind: str,
+        seed: int,
+        shuffle_seed: int,
     ) -> None:
         if kind not in KINDS:
             raise EnvError(f"unknown kind of goals {kind!r}; known: {', '.join(KINDS)}")
         self._product, self._kind, self._categories = product, kind, prepared.categories
-        rng = Random(seed)
-        self.prices = _draw_prices(prepared.prices, rng)
-        counts = prepared.combinations if kind == "synthetic" else prepared.humans
-        numbers = np.flatnonzero(counts).astype(np.int32)
-        if kind == "synthetic":  # one cap for all goals of a product
-            self._numbers, sizes = numbers, counts[numbers].astype(np.int64)
+        if len(prepared.products) > _BIG:
+            folder = cache / f"goals-{prepared.content[:32]}-{kind}-{seed}-{shuffle_seed}"
+            arrays = _kept(prepared, folder, kind, seed, shuffle_seed)
         else:
-            self._numbers = np.repeat(numbers, counts[numbers])
-            sizes = np.ones(len(self._numbers), np.int64)
-        self._caps = _draw_caps(self.prices[self._numbers], rng)
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
-        order = list(range(int(self._starts[-1])))
-        Random(shuffle_seed).shuffle(order)
-        self._order = np.array(order, np.int32)
+            arrays = _draw(prepared, kind, seed, shuffle_seed)
+        self.prices, self._numbers, self._caps, self._starts, self._order = (arrays[name] for name in _ARRAYS)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -114,6 +119,39 @@ def _combination(product: Product, number: int) -> tuple[tuple[str, str], ...]:
         number, place = divmod(number, len(values))
         pairs.append((name, values[place]))
     return tuple(reversed(pairs))
+
+
+def _kept(prepared: Prepared, folder: Path, kind: str, seed: int, shuffle_seed: int) -> dict[str, np.ndarray]:
+    """The arrays of `_draw` through a memory map; drawn and written at first use."""
+    last = f"{_ARRAYS[-1]}.npy"
+
+    def write(partial: Path) -> None:
+        arrays = _draw(prepared, kind, seed, shuffle_seed)
+        for name in _ARRAYS:
+            np.save(partial / f"{name}.npy", arrays[name])
+
+    if not (folder / last).is_file():
+        write_folder(folder, last, write)
+    return {name: map_array(folder / f"{name}.npy") for name in _ARRAYS}
+
+
+def _draw(prepared: Prepared, kind: str, seed: int, shuffle_seed: int) -> dict[str, np.ndarray]:
+    """Prices (N); for each product or human instruction with goals its number, price cap and first goal; the order of all
+    goals. Everything random is drawn in the original's order."""
+    rng = Random(seed)
+    prices = _draw_prices(prepared.prices, rng)
+    counts = prepared.combinations if kind == "synthetic" else prepared.humans
+    numbers = np.flatnonzero(counts).astype(np.int32)
+    if kind == "synthetic":  # one cap for all goals of a product
+        sizes = counts[numbers].astype(np.int64)
+    else:
+        numbers = np.repeat(numbers, counts[numbers])
+        sizes = np.ones(len(numbers), np.int64)
+    caps = _draw_caps(prices[numbers], rng)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    order = list(range(int(starts[-1])))
+    Random(shuffle_seed).shuffle(order)
+    return {"prices": prices, "numbers": numbers, "caps": caps, "starts": starts, "order": np.array(order, np.int32)}
 
 
 def _draw_prices(prices: np.ndarray, rng: Random) -> np.ndarray:

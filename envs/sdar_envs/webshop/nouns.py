@@ -10,11 +10,12 @@ nouns in the order of the name, repetitions included.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sdar_envs.base import EnvError
 from sdar_envs.webshop.prepare import Prepared, cache_folder, ensure_prepared, names_hash, open_prepared
@@ -30,18 +31,19 @@ Tagger = Callable[[Iterable[str]], Iterator[list[str]]]  # names -> their nouns,
 def open_nouns(prepared: Prepared, data_root: str | Path, cache_dir: str | Path | None = None) -> Records:
     """The nouns of every product by its number.
 
-    Looked for as ``nouns.json`` in `data_root`, then in the cache. Raises `EnvError` with what to do if there is no
-    table, or one of another catalogue.
+    They are read from ``nouns.json`` in `data_root` and kept in the cache. Raises `EnvError` with what to do if there
+    is no table, or one of another catalogue.
     """
-    folder = cache_folder(cache_dir) / f"nouns-{prepared.names_hash}"
+    table = Path(data_root).expanduser() / TABLE_FILE
+    if not table.is_file():
+        raise EnvError(
+            f"no noun table for the catalogue in {data_root}: run `python -m sdar_envs.webshop.nouns {data_root}` "
+            f"once, where spaCy and {MODEL} are installed, and put its {TABLE_FILE} into that folder "
+            "(docs/environments/webshop.md)"
+        )
+    with table.open("rb") as file:
+        folder = cache_folder(cache_dir) / f"nouns-{prepared.names_hash[:16]}-{_digest(file)[:16]}"
     if not (folder / "nouns.npy").is_file():
-        table = Path(data_root).expanduser() / TABLE_FILE
-        if not table.is_file():
-            raise EnvError(
-                f"no noun table for the catalogue in {data_root}: run `python -m sdar_envs.webshop.nouns {data_root}` "
-                f"once, where spaCy and {MODEL} are installed, and put its {TABLE_FILE} into that folder "
-                "(docs/environments/webshop.md)"
-            )
         nouns = _read(table, prepared)
         write_folder(folder, "nouns.npy", lambda partial: write_records(partial, "nouns", nouns))
     return Records(folder, "nouns")
@@ -76,6 +78,13 @@ def spacy_tagger(model: str = MODEL) -> tuple[Tagger, str]:
             yield [token.text.lower() for token in doc if token.pos_ in _TAGS]
 
     return tag, f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']}, spaCy {spacy.__version__}"
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 22):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _read(table: Path, prepared: Prepared) -> list[list[str]]:

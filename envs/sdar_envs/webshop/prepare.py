@@ -42,6 +42,7 @@ class Prepared:
         humans: usable human instructions of each product (N).
         categories: each product's place in `CATEGORIES` (N).
         names_hash: hash over ids and names; noun tables belong to it.
+        content: hash over the whole catalogue.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Prepared:
     humans: np.ndarray
     categories: np.ndarray
     names_hash: str
+    content: str
 
 
 def open_prepared(folder: Path) -> Prepared:
@@ -60,14 +62,12 @@ def open_prepared(folder: Path) -> Prepared:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         found = manifest["version"]
         arrays = {name: map_array(folder / f"{name}.npy") for name in _COLUMNS}
-        names_hash = manifest["names_hash"]
+        hashes = {"names_hash": manifest["names_hash"], "content": manifest["content"]}
     except (OSError, ValueError, KeyError) as error:
         raise EnvError(f"{folder} holds no prepared catalogue ({error}); prepare it again") from error
     if found != VERSION:
         raise EnvError(f"{folder} was prepared by version {found}, this is {VERSION}; prepare it again")
-    return Prepared(
-        folder, Records(folder, "products"), index.SearchIndex.open(folder), **arrays, names_hash=names_hash
-    )
+    return Prepared(folder, Records(folder, "products"), index.SearchIndex.open(folder), **arrays, **hashes)
 
 
 def ensure_prepared(data_root: str | Path, cache_dir: str | Path | None = None) -> Path:
@@ -124,7 +124,6 @@ def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
                 column.append(value)
             yield product
 
-    (folder / "text.tmp").unlink(missing_ok=True)
     with (folder / "text.tmp").open("w+", encoding="utf-8", errors="surrogatepass") as texts:
 
         def values() -> Iterator[dict[str, Any]]:

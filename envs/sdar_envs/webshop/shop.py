@@ -9,7 +9,7 @@ from pathlib import Path
 from sdar_envs.webshop.catalogue import Product
 from sdar_envs.webshop.goals import Goal, GoalBook
 from sdar_envs.webshop.nouns import open_nouns
-from sdar_envs.webshop.prepare import ensure_prepared, open_prepared, product_from
+from sdar_envs.webshop.prepare import cache_folder, ensure_prepared, open_prepared, product_from
 from sdar_envs.webshop.reward import Score, score
 
 RESULTS = 50  # products that a search finds at most
@@ -29,6 +29,7 @@ class Shop:
     """
 
     def __init__(self, data_root: str | Path, cache_dir: str | Path | None = None) -> None:
+        self._cache = cache_folder(cache_dir)
         self.prepared = open_prepared(ensure_prepared(data_root, cache_dir))
         self._nouns = open_nouns(self.prepared, data_root, cache_dir)
         self.product = lru_cache(_PRODUCTS_KEPT)(self._load)
@@ -55,7 +56,7 @@ class Shop:
         return tuple(self.prepared.index.search(query, RESULTS))
 
     def _goals(self, kind: str, seed: int, shuffle_seed: int) -> GoalBook:
-        return GoalBook(self.prepared, self.product, kind, seed, shuffle_seed)
+        return GoalBook(self.prepared, self.product, self._cache, kind, seed, shuffle_seed)
 
 
 open_shop = lru_cache(maxsize=4)(Shop)

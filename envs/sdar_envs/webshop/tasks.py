@@ -29,6 +29,7 @@ def find_tasks(
     kind: str = "synthetic",
     seed: int = 0,
     sizes: tuple[int, int] = (500, 1000),
+    most: int | None = None,
     workers: tuple[int, int] = (16, 128),
     task_types: Collection[str] | None = None,
 ) -> list[TaskRef]:
@@ -42,6 +43,7 @@ def find_tasks(
 
     Args:
         seed: of prices and price caps; of the first worker.
+        most: keep only the first so many training goals (they are in random order); None keeps all.
         workers: with ``verl_agent``, how many train and how many validate.
         task_types: product categories to keep; None keeps all.
 
@@ -63,6 +65,8 @@ def find_tasks(
             category = book.category(index)
             if task_types is None or category in task_types:
                 tasks.append(TaskRef(f"{kind}/{goal_seed}-{shuffle_seed}/{index}", category, split, manifest))
+    if split == "train" and most is not None:
+        tasks = tasks[:most]
     if not tasks:
         goals = len(shop.goals(kind, seed, CANONICAL_SHUFFLE))
         raise EnvError(
