@@ -136,8 +136,8 @@ def _kept(prepared: Prepared, folder: Path, kind: str, seed: int, shuffle_seed: 
 
 
 def _draw(prepared: Prepared, kind: str, seed: int, shuffle_seed: int) -> dict[str, np.ndarray]:
-    """Prices (N); for each product or human instruction with goals its number, price cap and first goal; the order of all
-    goals. Everything random is drawn in the original's order."""
+    """Prices (N); for each product or human instruction with goals its number, price cap and first goal; the order of
+    all goals. Everything random is drawn in the original's order."""
     rng = Random(seed)
     prices = _draw_prices(prepared.prices, rng)
     counts = prepared.combinations if kind == "synthetic" else prepared.humans

@@ -2,8 +2,7 @@
 
 The index is a matrix of term weights stored by term (documents and scores of a term lie together), computed once:
 k1 = 0.9, b = 0.4, document lengths rounded to Lucene's one-byte norms, single-precision weights, ties by
-product id. For large catalogues, common terms are looked up only for documents that can still reach the result
-(MaxScore).
+product id.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from sdar_envs.webshop.analyser import analyse
 from sdar_envs.webshop.records import map_array
 
 K1, B = np.float32(0.9), np.float32(0.4)
-_ARRAYS = ("terms", "starts", "docs", "scores", "bounds", "ranks")
+_ARRAYS = ("terms", "starts", "docs", "scores", "ranks")
 _BLOCK = 20_000  # documents whose postings are sorted at a time
-_PRUNE_ABOVE = 50_000  # documents; below, adding everything up is faster than choosing
+_RUN = 64  # documents
 
 
 def term_key(term: str) -> int:
@@ -61,12 +60,12 @@ class SearchIndex:
     """Ranks documents for a query; made by `build`, opened by `open`.
 
     Args:
-        arrays: ``terms`` sorted keys (V), ``starts`` (V + 1) into ``docs`` and ``scores`` (P), ``bounds`` the largest
-            score of each term (V), ``ranks`` each document's place among all ids (N), which breaks ties.
+        arrays: ``terms`` sorted keys (V), ``starts`` (V + 1) into ``docs`` and ``scores`` (P), ``ranks`` each document's
+            place among all ids (N), which breaks ties.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self._terms, self._starts, self._docs, self._scores, self._bounds, self._ranks = map(arrays.get, _ARRAYS)
+        self._terms, self._starts, self._docs, self._scores, self._ranks = (arrays[name] for name in _ARRAYS)
         self.size = len(self._ranks)
 
     @classmethod
@@ -80,48 +79,32 @@ class SearchIndex:
 
     def search(self, query: str, count: int) -> list[int]:
         """The `count` best documents that hold any term of `query`, best first."""
-        found = []
+        totals = np.zeros(self.size)
         for term, times in Counter(analyse(query)).items():
             place = int(np.searchsorted(self._terms, np.uint64(term_key(term))))
             if place < len(self._terms) and int(self._terms[place]) == term_key(term):
-                found.append((place, times))
-        if not found:
-            return []
-        found.sort(key=lambda pair: -float(self._bounds[pair[0]]) * pair[1])
-        return self._rank(found, count)
-
-    def _rank(self, found: Sequence[tuple[int, int]], count: int) -> list[int]:
-        totals = np.zeros(self.size)
-        remaining = sum(float(self._bounds[place]) * times for place, times in found)
-        candidates: np.ndarray | None = None
-        for number, (place, times) in enumerate(found):
-            docs, scores = self._postings(place)
-            if candidates is None and number and self.size > _PRUNE_ABOVE and self.size > count:
-                threshold = np.partition(totals, -count)[-count]
-                if remaining < threshold:  # who has nothing yet cannot get in any more
-                    candidates = np.flatnonzero(totals + remaining >= threshold)
-            if candidates is None:
-                totals[docs] += _times(scores, times)
-            else:
-                at = np.minimum(np.searchsorted(docs, candidates), len(docs) - 1)
-                here = docs[at] == candidates
-                totals[candidates[here]] += _times(scores[at[here]], times)
-            remaining -= float(self._bounds[place]) * times
+                docs, scores = self._postings(place)
+                totals[docs] += scores if times == 1 else scores * np.float32(times)
         finals = totals.astype(np.float32)
-        if candidates is None:
-            candidates = np.flatnonzero(finals)
-        if len(candidates) > count:
-            worst = np.partition(finals[candidates], -count)[-count]
-            candidates = candidates[finals[candidates] >= worst]
-        return candidates[np.lexsort((self._ranks[candidates], -finals[candidates]))][:count].tolist()
+        candidates = np.flatnonzero(finals >= max(_bound(finals, count), np.nextafter(np.float32(0), np.float32(1))))
+        order = np.lexsort((self._ranks[candidates], -finals[candidates]))
+        return candidates[order][:count].tolist()
 
     def _postings(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         start, end = int(self._starts[place]), int(self._starts[place + 1])
         return self._docs[start:end], self._scores[start:end]
 
 
-def _times(scores: np.ndarray, times: int) -> np.ndarray:
-    return scores if times == 1 else scores * np.float32(times)
+def _bound(scores: np.ndarray, count: int) -> np.float32:
+    """A number that at least `count` of `scores` reach, close to the largest such one.
+
+    It is the `count`-th largest of the maxima of short runs, which is much cheaper than sorting all scores out.
+    """
+    runs = len(scores) // _RUN
+    if runs < count:
+        return np.float32(0)
+    maxima = scores[: runs * _RUN].reshape(runs, _RUN).max(axis=1)
+    return np.partition(maxima, -count)[-count]
 
 
 def build(documents: Iterable[tuple[str, str]], folder: Path) -> int:
@@ -185,7 +168,6 @@ def _write(
     scores = np.lib.format.open_memmap(folder / "scores.npy", "w+", np.float32, (shape,))
     inverse = _inverse_norms(lengths)
     weights = _inverse_document_frequency(frequency, sum(1 for length in lengths if length))
-    bounds = np.zeros(max(words, 1), np.float32)
     free = starts[:-1].copy()
     for terms, documents, times in blocks:
         if len(terms) == 0:
@@ -198,13 +180,11 @@ def _write(
         # Lucene: weight - weight / (1 + frequency * inverse norm), all in single precision
         value = weight - weight / (np.float32(1) + times.astype(np.float32) * inverse[documents])
         docs[place], scores[place] = documents, value
-        np.maximum.at(bounds, row, value)
         np.add.at(free, row[first], np.diff(np.append(first, len(terms))))
     for array in (docs, scores):
         array.flush()
     np.save(folder / "terms.npy", keys[rows] if words else np.zeros(1, np.uint64))
     np.save(folder / "starts.npy", starts if words else np.zeros(2, np.int64))
-    np.save(folder / "bounds.npy", bounds)
 
 
 def _inverse_norms(lengths: Sequence[int]) -> np.ndarray:

@@ -24,7 +24,7 @@ from sdar_envs.webshop import index
 from sdar_envs.webshop.catalogue import CatalogueFiles, Product, find_files, read_products
 from sdar_envs.webshop.records import Records, map_array, write_folder, write_records
 
-VERSION = 2  # raise it when the same catalogue gives other files
+VERSION = 3  # raise it when the same catalogue gives other files
 MANIFEST = "prepared.json"
 AUTOMATIC = 64 << 20  # bytes; larger catalogues are prepared by command only
 CATEGORIES = ("beauty", "electronics", "fashion", "garden", "grocery")
