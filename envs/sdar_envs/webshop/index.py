@@ -60,8 +60,8 @@ class SearchIndex:
     """Ranks documents for a query; made by `build`, opened by `open`.
 
     Args:
-        arrays: ``terms`` sorted keys (V), ``starts`` (V + 1) into ``docs`` and ``scores`` (P), ``ranks`` each document's
-            place among all ids (N), which breaks ties.
+        arrays: ``terms`` sorted keys (V), ``starts`` (V + 1) into ``docs`` and ``scores`` (P), ``ranks`` the
+            place of each document among all ids (N), which breaks ties.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:

@@ -63,10 +63,10 @@ def find_tasks(
         book = shop.goals(kind, goal_seed, shuffle_seed)
         for index in range(first, len(book) if last is None else min(last, len(book))):
             category = book.category(index)
+            if split == "train" and most is not None and len(tasks) >= most:
+                break
             if task_types is None or category in task_types:
                 tasks.append(TaskRef(f"{kind}/{goal_seed}-{shuffle_seed}/{index}", category, split, manifest))
-    if split == "train" and most is not None:
-        tasks = tasks[:most]
     if not tasks:
         goals = len(shop.goals(kind, seed, CANONICAL_SHUFFLE))
         raise EnvError(
