@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdar_envs.base import EnvError
-from sdar_envs.webshop import analyser, index
+from sdar_envs.webshop import analyser, index, index_build
 from sdar_envs.webshop.analyser import analyse, stem
 
 
@@ -66,14 +66,13 @@ def test_any_text_has_terms_or_none(text):
 
 
 def test_norm_bytes():
-    assert [index.byte_length(index.length_byte(length)) for length in (0, 1, 39, 40, 41, 42, 100, 1000)] == [
-        0, 1, 39, 40, 40, 42, 96, 984,
-    ]  # fmt: skip
-    bytes_ = [index.length_byte(length) for length in range(5000)]
+    lengths = {0: 0, 1: 1, 39: 39, 40: 40, 41: 40, 42: 42, 100: 96, 1000: 984}
+    assert {length: index_build.byte_length(index_build.length_byte(length)) for length in lengths} == lengths
+    bytes_ = [index_build.length_byte(length) for length in range(5000)]
     assert bytes_ == sorted(bytes_)
-    assert all(index.byte_length(index.length_byte(length)) <= length for length in range(5000))
+    assert all(index_build.byte_length(index_build.length_byte(length)) <= length for length in range(5000))
     with pytest.raises(ValueError, match="cannot be"):
-        index.length_byte(-1)
+        index_build.length_byte(-1)
 
 
 def reference(documents, query, count):
@@ -88,7 +87,7 @@ def reference(documents, query, count):
         for name, terms in analysed:
             if term in terms:
                 weight = np.float32(math.log(1 + (size - frequency + 0.5) / (frequency + 0.5)))
-                rounded = index.byte_length(index.length_byte(len(terms)))
+                rounded = index_build.byte_length(index_build.length_byte(len(terms)))
                 inverse = np.float32(1) / (
                     np.float32(0.9) * (np.float32(0.6) + np.float32(0.4) * np.float32(rounded) / np.float32(mean))
                 )
@@ -97,9 +96,9 @@ def reference(documents, query, count):
     return sorted(totals, key=lambda name: (-np.float32(totals[name]), name.encode()))[:count]
 
 
-@pytest.mark.parametrize("run", [2, 64])
-def test_ranks_equal_the_formula(tmp_path, monkeypatch, run):
-    """Also where the bound on the best scores is used: it needs more runs of documents than results."""
+@pytest.mark.parametrize(("run", "rows_from"), [(2, 0), (64, 10**9)])
+def test_ranks_equal_the_formula(tmp_path, monkeypatch, run, rows_from):
+    """Also as in large indexes: with a bound on the best scores, and common terms in rows."""
     rng = random.Random(3)
     words = [f"w{number}" for number in range(60)]
     weights = [1 / (number + 1) for number in range(60)]  # some words are in nearly every document
@@ -108,9 +107,11 @@ def test_ranks_equal_the_formula(tmp_path, monkeypatch, run):
         for number in range(400)
     ]
     monkeypatch.setattr(index, "_RUN", run)
-    monkeypatch.setattr(index, "_BLOCK", 64)
-    assert index.build(documents, tmp_path) == 400
+    monkeypatch.setattr(index_build, "_ROWS_FROM", rows_from)
+    monkeypatch.setattr(index_build, "_BLOCK", 64)
+    assert index_build.build(documents, tmp_path) == 400
     opened = index.SearchIndex.open(tmp_path)
+    assert bool(opened._row_of) == (rows_from == 0)
     for _ in range(150):
         query = " ".join(rng.choices(words, k=rng.randint(1, 12)))
         found = [documents[number][0] for number in opened.search(query, 20)]
@@ -118,14 +119,14 @@ def test_ranks_equal_the_formula(tmp_path, monkeypatch, run):
 
 
 def test_ties_are_broken_by_id_not_by_order(tmp_path):
-    index.build([("b", "same text"), ("a", "same text"), ("c", "other")], tmp_path)
+    index_build.build([("b", "same text"), ("a", "same text"), ("c", "other")], tmp_path)
     opened = index.SearchIndex.open(tmp_path)
     assert opened.search("same", 5) == [1, 0]
     assert opened.search("nothing of it", 5) == opened.search("the of", 5) == opened.search("", 5) == []
 
 
 def test_an_index_of_nothing_and_a_broken_one(tmp_path):
-    index.build([("a", ""), ("b", "the of")], tmp_path / "empty")
+    index_build.build([("a", ""), ("b", "the of")], tmp_path / "empty")
     assert index.SearchIndex.open(tmp_path / "empty").search("a word", 5) == []
     (tmp_path / "empty" / "docs.npy").write_bytes(b"no array")
     with pytest.raises(EnvError, match="prepare again"):

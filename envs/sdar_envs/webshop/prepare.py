@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from sdar_envs.base import EnvError
-from sdar_envs.webshop import index
 from sdar_envs.webshop.catalogue import CatalogueFiles, Product, find_files, read_products
+from sdar_envs.webshop.index import SearchIndex
+from sdar_envs.webshop.index_build import build
 from sdar_envs.webshop.records import Records, map_array, write_folder, write_records
 
-VERSION = 3  # raise it when the same catalogue gives other files
+VERSION = 4  # raise it when the same catalogue gives other files
 MANIFEST = "prepared.json"
 AUTOMATIC = 64 << 20  # bytes; larger catalogues are prepared by command only
 CATEGORIES = ("beauty", "electronics", "fashion", "garden", "grocery")
@@ -47,7 +48,7 @@ class Prepared:
 
     folder: Path
     products: Records
-    index: index.SearchIndex
+    index: SearchIndex
     prices: np.ndarray
     combinations: np.ndarray
     humans: np.ndarray
@@ -67,7 +68,7 @@ def open_prepared(folder: Path) -> Prepared:
         raise EnvError(f"{folder} holds no prepared catalogue ({error}); prepare it again") from error
     if found != VERSION:
         raise EnvError(f"{folder} was prepared by version {found}, this is {VERSION}; prepare it again")
-    return Prepared(folder, Records(folder, "products"), index.SearchIndex.open(folder), **arrays, **hashes)
+    return Prepared(folder, Records(folder, "products"), SearchIndex.open(folder), **arrays, **hashes)
 
 
 def ensure_prepared(data_root: str | Path, cache_dir: str | Path | None = None) -> Path:
@@ -137,7 +138,7 @@ def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
         if not count:
             raise EnvError(f"{files.items} holds no products")
         texts.seek(0)
-        index.build((tuple(json.loads(line)) for line in texts), folder)
+        build((tuple(json.loads(line)) for line in texts), folder)
     (folder / "text.tmp").unlink()
     types = (np.float64, np.int64, np.int32, np.uint8)
     for name, column, kind in zip(_COLUMNS, columns, types, strict=True):
