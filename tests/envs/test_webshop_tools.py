@@ -197,6 +197,24 @@ def test_prepared_folders(tmp_path, capsys, monkeypatch):
         prepare.open_prepared(out)
 
 
+def test_odd_products_are_sold_but_goals_need_a_known_category(tmp_path):
+    root = generate_catalogue(tmp_path / "data", 8)
+    items = json.loads((root / "items_shuffle_1000.json").read_text())
+    wishes = json.loads((root / "items_ins_v2_1000.json").read_text())
+    bare = {**items[0], "asin": "B0ODD", "category": "toys", "small_description": [], "name": "Oddment"}
+    (root / "items_shuffle_1000.json").write_text(json.dumps([*items, bare]))
+    prepared = prepare.open_prepared(prepare.ensure_prepared(root, tmp_path / "cache"))
+    assert [prepared.products[number]["name"] for number in prepared.index.search("oddment", 5)] == ["Oddment"]
+    wishes["B0ODD"] = {"attributes": ["x"], "instruction": "Find me toys", "instruction_attributes": ["x"]}
+    (root / "items_ins_v2_1000.json").write_text(json.dumps(wishes))
+    with pytest.raises(EnvError, match="goals in the unknown category 'toys'"):
+        prepare.ensure_prepared(root, tmp_path / "cache")
+    wishes["B0ODD"]["instruction_attributes"] = []
+    (root / "items_ins_v2_1000.json").write_text(json.dumps(wishes))
+    with pytest.raises(EnvError, match="instruction without attributes"):
+        prepare.ensure_prepared(root, tmp_path / "cache")
+
+
 def test_a_cache_that_cannot_be_written(tmp_path):
     root = generate_catalogue(tmp_path / "data", 5)
     blocked = tmp_path / "file"

@@ -66,7 +66,7 @@ class Product:
     def search_text(self) -> str:
         """What the search engine indexes: title, description, first bullet and options, lower-case."""
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options.items())
-        return " ".join([self.name, self.description, self.bullets[0], options]).lower()
+        return " ".join([self.name, self.description, *self.bullets[:1], options]).lower()
 
 
 @dataclass(frozen=True)

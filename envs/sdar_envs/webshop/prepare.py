@@ -28,6 +28,7 @@ from sdar_envs.webshop.records import Records, map_array, write_folder, write_re
 VERSION = 4  # raise it when the same catalogue gives other files
 MANIFEST = "prepared.json"
 AUTOMATIC = 64 << 20  # bytes; larger catalogues are prepared by command only
+_NO_CATEGORY = 255  # of a product that nobody asks for
 CATEGORIES = ("beauty", "electronics", "fashion", "garden", "grocery")
 
 
@@ -156,15 +157,17 @@ def names_hash(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _row(product: Product) -> tuple[Any, ...]:
-    if product.category not in CATEGORIES:
-        known = ", ".join(CATEGORIES)
-        raise EnvError(f"product {product.asin} has the unknown category {product.category!r}; known: {known}")
     if product.instruction is not None and not product.instruction_attributes:
         raise EnvError(f"product {product.asin} has an instruction without attributes, so no goal can be made of it")
     lowest, highest = (*product.prices, math.nan)[:2]
     count = math.prod(map(len, product.options.values())) if product.instruction is not None else 0
     humans = sum(1 for _, attributes, _ in product.human if attributes)
-    return (lowest, highest), count, humans, CATEGORIES.index(product.category)
+    if product.category in CATEGORIES:
+        return (lowest, highest), count, humans, CATEGORIES.index(product.category)
+    if count or humans:
+        known = ", ".join(CATEGORIES)
+        raise EnvError(f"product {product.asin} has goals in the unknown category {product.category!r}; known: {known}")
+    return (lowest, highest), count, humans, _NO_CATEGORY
 
 
 def product_from(record: dict[str, Any]) -> Product:
