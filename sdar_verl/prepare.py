@@ -24,8 +24,8 @@ from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, open_store
 from sdar_verl.skills.coverage import require_coverage
 from sdar_verl.skills.retrievers import names as retriever_names
-from sdar_verl.skills.retrievers.reference import ReferenceRetriever
 from sdar_verl.teacher import placements
+from sdar_verl.teacher_model import check_teacher_model
 
 MEMORY_GIB, DISK_GIB, SHARED_GIB, OPEN_FILES = 4.0, 2.0, 0.5, 1024
 
@@ -53,6 +53,8 @@ def prepare(config: DictConfig) -> None:
     if settings.uses_skills:
         _check_skills(settings)
     tokenizer = _check_model(plain)
+    if settings.teacher.model_path is not None:
+        check_teacher_model(plain, settings, tokenizer)
     _check_machine(plain)
     rehearse(settings, tokenizer, plain["data"]["apply_chat_template_kwargs"] or {}, plain["data"]["max_prompt_length"])
     run_dir = Path(settings.run_dir)
@@ -86,7 +88,7 @@ def _write_manifest(plain: dict[str, Any], settings: Settings, panel: Panel, run
     env = settings.env
     family = registry.get(env.name)
     skills = []
-    if settings.uses_skills and settings.skills.retriever != ReferenceRetriever.name:
+    if settings.uses_skills:
         skills = open_store(settings.skills.store, env=env.name, task_types=family.task_types).all()
     actor = plain["actor_rollout_ref"]["actor"]
     manifest = build_manifest(
@@ -167,14 +169,14 @@ def _check_tasks(plain: dict[str, Any], settings: Settings) -> Panel:
 def _check_skills(settings: Settings) -> None:
     if settings.skills.retriever not in retriever_names():
         raise ConfigError(
-            f"sdar.skills.retriever={settings.skills.retriever!r} is unknown; known: {', '.join(retriever_names())}"
+            f"sdar.skills.retriever={settings.skills.retriever!r} is unknown; known: {', '.join(retriever_names())} "
+            "(a task's own solution is sdar.context.parts=[reference])"
         )
     family = registry.get(settings.env.name)
     types = settings.env.config.get("task_types") or family.task_types
     try:
         store = open_store(settings.skills.store, env=settings.env.name, task_types=family.task_types)
-        if settings.skills.retriever != ReferenceRetriever.name:  # that one does not read the store
-            require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
+        require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
     except SkillError as error:
         raise ConfigError(f"sdar.skills: {error}") from error
 
@@ -204,6 +206,14 @@ def _check_model(plain: dict[str, Any]) -> Any:
             f"the model's vocabulary has {config.vocab_size} entries and the tokenizer {len(tokenizer)}: vLLM masks "
             "the rest and the trainer does not, so their log-probabilities would differ. Use a model whose "
             "vocab_size equals len(tokenizer)"
+        )
+    longest, wanted = (
+        getattr(config, "max_position_embeddings", None),
+        plain["actor_rollout_ref"]["rollout"]["max_model_len"],
+    )
+    if longest is not None and wanted is not None and wanted > longest:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.max_model_len={wanted}, but the model has {longest} positions; lower it"
         )
     bucket = plain["actor_rollout_ref"]["rollout"]["checkpoint_engine"]["update_weights_bucket_megabytes"]
     dtype = plain["actor_rollout_ref"]["actor"]["fsdp_config"]["model_dtype"]

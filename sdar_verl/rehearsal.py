@@ -8,18 +8,19 @@ from typing import Any
 
 from sdar_envs import registry
 from sdar_envs.base import EnvError, EpisodeView, TaskRef
-from sdar_envs.pool import EnvPool
 
-from sdar_verl.agent.runtime import privileged_parts, skill_query
+from sdar_verl.agent.pools import Pool, check_pool, make_pool
+from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError
+from sdar_verl.teacher.contexts import Situation
 from sdar_verl.teacher.errors import TeacherContextError
 from sdar_verl.teacher.templating import prompt_ids
 
 
 def rehearse(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int) -> None:
-    """Begin one training task of each type in a worker process and build its prompts.
+    """Begin one training task of each type where the run's episodes will be played, and build its prompts.
 
     Args:
         settings: of the run.
@@ -46,14 +47,26 @@ async def _rehearse(
     tasks: list[TaskRef], settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int
 ) -> None:
     env = settings.env
+    pool = make_pool(env, workers=1, envs_per_worker=1)
+    try:
+        await check_pool(pool, env)
+        await _begin_all(pool, tasks, settings, tokenizer, template_kwargs, prompt_limit)
+    finally:
+        await pool.close()
+
+
+async def _begin_all(
+    pool: Pool,
+    tasks: list[TaskRef],
+    settings: Settings,
+    tokenizer: Any,
+    template_kwargs: Mapping[str, Any],
+    prompt_limit: int,
+) -> None:
+    env = settings.env
     prompt_format = registry.get(env.name).make_format(env.config)
     privileged = privileged_parts(settings, tokenizer, template_kwargs, prompt_limit)
-    pool = EnvPool(
-        env.name, env.config, workers=1, envs_per_worker=1,
-        step_timeout=env.pool.step_timeout, reset_timeout=env.pool.reset_timeout,
-        episode_timeout=env.pool.episode_timeout,
-    )  # fmt: skip
-    async with pool, pool.session() as session:
+    async with pool.session() as session:
         for task in tasks:
             observation, info = await session.reset(task)
             view = EpisodeView(info["task_description"], observation, info["admissible_actions"])
@@ -64,8 +77,8 @@ async def _rehearse(
                     f"the first prompt of task {task.id} has {length} tokens and can never fit into "
                     f"data.max_prompt_length={prompt_limit}; raise it"
                 )
-            if privileged.retriever is not None:
-                skills = privileged.retriever.retrieve(skill_query(settings, task, seed=0))
+            if privileged.context is not None:
+                skills = privileged.context.units(Situation(env.name, task, seed=0))
                 for builder in (privileged.teacher, privileged.student):
                     if builder is not None:
                         builder.build(messages, skills, task_type=task.task_type)

@@ -7,14 +7,22 @@ from typing import Any
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
 
+# Right on rows of turns: the rows of an episode share one advantage (gae: each turn ends with the episode's return).
+STEP_ROWS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "gae")
+
 
 def check_backbone(plain: dict[str, Any], settings: Settings) -> None:
     """Estimators that verl cannot use on rows of turns, and modes that leave a gate without its input."""
     estimator = plain["algorithm"]["adv_estimator"]
-    if settings.rows == "step" and estimator != "grpo":
+    if settings.rows == "step" and estimator not in STEP_ROWS:
         raise ConfigError(
-            f"algorithm.adv_estimator={estimator} takes every turn of an episode for a sample of its own: verl groups "
-            "the rows of an episode for grpo alone; set sdar.rows=trajectory or adv_estimator=grpo"
+            f"algorithm.adv_estimator={estimator} would take every turn of an episode for a sample of its own; set "
+            f"sdar.rows=trajectory, or one of {', '.join(STEP_ROWS)}"
+        )
+    if estimator == "grpo_vectorized" and not plain["algorithm"]["norm_adv_by_std_in_grpo"]:
+        raise ConfigError(
+            "algorithm.adv_estimator=grpo_vectorized always divides by the standard deviation; set adv_estimator=grpo "
+            "for algorithm.norm_adv_by_std_in_grpo=false"
         )
     bypass = (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False)
     if bypass and settings.distillation is not None and "entropy" in settings.distillation.needs:
@@ -28,6 +36,11 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
     """What the teacher's weights and its divergence ask of actor and reference model."""
     if settings.distillation is None:
         return
+    if "demonstration" in settings.context.parts and plain["actor_rollout_ref"]["rollout"]["n"] < 2:
+        raise ConfigError(
+            "sdar.context.parts holds demonstration, which is another episode of the same task; set "
+            "actor_rollout_ref.rollout.n to 2 or more"
+        )
     model, actor, ref = (plain["actor_rollout_ref"][part] for part in ("model", "actor", "ref"))
     reference = actor["use_kl_loss"] or plain["algorithm"]["use_kl_in_reward"]
     if settings.teacher.placement == "ref" and not reference:
@@ -54,21 +67,20 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
                 "pad_to_length=false for actor and ref": any(part.get("pad_to_length") for part in parts),
             },
         )
+    no_kl = {
+        "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the teacher)": (
+            actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
+        ),
+        "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
+    }
     if settings.teacher.update_rate is not None:
-        _require(
-            "sdar.teacher.update_rate",
-            {
-                **fsdp2,
-                **no_adapters,
-                "actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": (
-                    ref["fsdp_config"]["model_dtype"] not in ("fp32", "float32")
-                ),
-                "actor_rollout_ref.actor.kl_loss_coef=0 (the KL term would be to the moving average)": (
-                    actor["use_kl_loss"] and actor["kl_loss_coef"] != 0
-                ),
-                "algorithm.use_kl_in_reward=false (likewise)": plain["algorithm"]["use_kl_in_reward"],
-            },
-        )
+        precise = ref["fsdp_config"]["model_dtype"] in ("fp32", "float32")
+        small = {"actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": not precise}
+        _require("sdar.teacher.update_rate", {**fsdp2, **({} if adapters else {**small, **no_kl})})
+    if settings.teacher.trust_region is not None:
+        _require("sdar.teacher.trust_region", {**fsdp2, **no_adapters})
+    if settings.teacher.model_path is not None:
+        _require("sdar.teacher.model_path", {**no_adapters, **no_kl})
 
 
 def _require(who: str, problems: dict[str, bool]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sdar_verl.core import DistillationConfig, StepGroupsConfig
 from sdar_verl.errors import ConfigError
+from sdar_verl.teacher.contexts import CONTEXTS, SkillsContext
 
 ROWS = ("step", "trajectory")
 TEACHER_PLACEMENTS = ("actor", "ref")
@@ -25,6 +26,8 @@ class TeacherSettings:
     overflow: ``shrink`` leaves out whole skills until it fits, ``raise`` never does.
     update_rate: with ``placement=ref``, the rate at which the weights follow the policy's; None keeps them frozen.
     sync_steps: training steps between two such updates.
+    trust_region: with ``placement=ref``, the share of the policy's logits in the teacher's; None for none.
+    model_path: with ``placement=ref``, another model of the same tokenizer as the teacher; None for the policy's own.
     """
 
     placement: str
@@ -33,6 +36,8 @@ class TeacherSettings:
     overflow: str
     update_rate: float | None
     sync_steps: int
+    trust_region: float | None
+    model_path: str | None
 
     def __post_init__(self) -> None:
         if self.placement not in TEACHER_PLACEMENTS:
@@ -41,17 +46,29 @@ class TeacherSettings:
             )
         if isinstance(self.sync_steps, bool) or not isinstance(self.sync_steps, int) or self.sync_steps < 1:
             raise ConfigError(f"sdar.teacher.sync_steps must be a whole number from 1, got {self.sync_steps!r}")
-        if self.update_rate is None:
-            if self.sync_steps != 1:
-                raise ConfigError("sdar.teacher.sync_steps has no effect without sdar.teacher.update_rate; set a rate")
-            return
-        if not isinstance(self.update_rate, (int, float)) or not 0 < self.update_rate <= 1:
+        if self.update_rate is None and self.sync_steps != 1:
+            raise ConfigError("sdar.teacher.sync_steps has no effect without sdar.teacher.update_rate; set a rate")
+        if self.update_rate is not None and not (_is_number(self.update_rate) and 0 < self.update_rate <= 1):
             raise ConfigError(f"sdar.teacher.update_rate must lie in (0, 1] or be null, got {self.update_rate!r}")
-        if self.placement != "ref":
+        if self.trust_region is not None and not (_is_number(self.trust_region) and 0 < self.trust_region < 1):
             raise ConfigError(
-                "sdar.teacher.update_rate makes the reference model follow the policy; set sdar.teacher.placement=ref "
+                f"sdar.teacher.trust_region must lie between 0 and 1 or be null, got {self.trust_region!r}"
+            )
+        if self.model_path == "":  # the method asks for one
+            raise ConfigError("sdar.teacher.model_path is not set; name the teacher's model (a folder or a hub's name)")
+        if self.placement != "ref" and self.set_weights:
+            raise ConfigError(
+                f"{self.set_weights[0]} changes the reference model; set sdar.teacher.placement=ref "
                 "(placement=actor always has the policy's weights)"
             )
+        if len(self.set_weights) > 1:
+            raise ConfigError(f"{' and '.join(self.set_weights)} each say whose weights the teacher has; choose one")
+
+    @property
+    def set_weights(self) -> list[str]:
+        """The keys that give the teacher other weights than the policy's or its initial ones."""
+        names = ("update_rate", "trust_region", "model_path")
+        return [f"sdar.teacher.{name}" for name in names if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,53 @@ class SkillSettings:
 
 
 @dataclass(frozen=True)
+class ContextSettings:
+    """What the teacher is shown; the long names are TRL's.
+
+    Attributes:
+        parts: ``skills``, ``reference``, ``demonstration``, ``feedback``; empty shows it what the student sees.
+        success_reward_threshold: least reward of a successful episode; None asks the environment's verdict.
+        remove_thinking_from_demonstration: show a demonstration's actions, not its whole answers.
+        environment_feedback_only_without_solution: no feedback where a reference or a demonstration is shown.
+    """
+
+    parts: tuple[str, ...]
+    success_reward_threshold: float | None
+    remove_thinking_from_demonstration: bool
+    environment_feedback_only_without_solution: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, (list, tuple)) or not all(isinstance(part, str) for part in self.parts):
+            raise ConfigError(f"sdar.context.parts must be a list such as [skills], got {self.parts!r}")
+        object.__setattr__(self, "parts", tuple(self.parts))
+        unknown = [part for part in self.parts if part not in CONTEXTS]
+        if unknown or len(set(self.parts)) != len(self.parts):
+            raise ConfigError(
+                f"sdar.context.parts={list(self.parts)} must name each of its parts once; known: {', '.join(CONTEXTS)}"
+            )
+        threshold = self.success_reward_threshold
+        if threshold is not None and not _is_number(threshold):
+            raise ConfigError(f"sdar.context.success_reward_threshold must be a number or null, got {threshold!r}")
+        shown = set(self.parts)
+        idle = {
+            "success_reward_threshold (set null)": threshold is not None and not shown & {"demonstration", "feedback"},
+            "remove_thinking_from_demonstration (set true)": (
+                not self.remove_thinking_from_demonstration and "demonstration" not in shown
+            ),
+            "environment_feedback_only_without_solution (set true)": (
+                not self.environment_feedback_only_without_solution and "feedback" not in shown
+            ),
+        }
+        if named := [f"sdar.context.{name}" for name, found in idle.items() if found]:
+            raise ConfigError(f"{', '.join(named)} without effect: sdar.context.parts={list(self.parts)}")
+        if self.environment_feedback_only_without_solution and shown >= {"reference", "feedback"}:
+            raise ConfigError(
+                "sdar.context.parts with reference always holds a solution, so feedback would never be shown; take one "
+                "of the two out, or set sdar.context.environment_feedback_only_without_solution=false"
+            )
+
+
+@dataclass(frozen=True)
 class PoolSettings:
     """Worker processes of the environment, per agent-loop worker; timeouts in seconds."""
 
@@ -87,12 +151,42 @@ class PoolSettings:
 
 
 @dataclass(frozen=True)
+class ServiceSettings:
+    """Environment services instead of worker processes; timeouts in seconds.
+
+    Attributes:
+        endpoints: ``ws://host:port`` of each service; empty for worker processes.
+        token_file: holds their token; None reads the environment variable SDAR_ENV_TOKEN.
+        connect_timeout: of one attempt to connect.
+        reconnect_timeout: that a lost connection may take to come back before its episodes fail.
+        ping_timeout: without a sign of life before a connection counts as lost.
+    """
+
+    endpoints: tuple[str, ...]
+    token_file: str | None
+    connect_timeout: float
+    reconnect_timeout: float
+    ping_timeout: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.endpoints, str) or not all(isinstance(url, str) for url in self.endpoints or ()):
+            raise ConfigError(f"env.service.endpoints must be a list of addresses, got {self.endpoints!r}")
+        object.__setattr__(self, "endpoints", tuple(self.endpoints or ()))
+        if len(set(self.endpoints)) != len(self.endpoints):
+            raise ConfigError("env.service.endpoints names a service twice")
+        for name in ("connect_timeout", "reconnect_timeout", "ping_timeout"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"env.service.{name} must be positive")
+
+
+@dataclass(frozen=True)
 class EnvSettings:
     """Attributes:
     name: environment family.
     config: the family's own settings, ``env.<name>``.
     invalid_action_penalty: taken from the episode's reward for each invalid action.
     train_split, valid_split: names of the splits.
+    pool: worker processes, where `service` has no endpoints.
     """
 
     name: str
@@ -101,6 +195,7 @@ class EnvSettings:
     train_split: str
     valid_split: str
     pool: PoolSettings
+    service: ServiceSettings
 
 
 @dataclass(frozen=True)
@@ -112,6 +207,7 @@ class Settings:
     max_turn_tokens: most tokens of one answer; None for what the response length allows.
     distillation: the term's settings, or None for plain RL.
     step_groups: GiGPO's step-level advantages.
+    context: what the teacher is shown.
     panel_size, panel_seed: the fixed validation panel; size None takes the whole split.
     token_episodes: episodes a step whose tokens are written to ``tokens.jsonl``.
     poll_seconds: how often the trainer looks for finished episodes.
@@ -123,6 +219,7 @@ class Settings:
     max_turn_tokens: int | None
     distillation: DistillationConfig | None
     step_groups: StepGroupsConfig
+    context: ContextSettings
     teacher: TeacherSettings
     skills: SkillSettings
     env: EnvSettings
@@ -141,10 +238,20 @@ class Settings:
                 f"sdar.skills.student={self.skills.student} shows the student what its teacher is shown, so there "
                 "would be nothing to distil; set sdar.distillation.enabled=false or sdar.skills.student=none"
             )
-        if self.distillation is None and self.teacher.update_rate is not None:
+        if self.distillation is not None:
+            self._check_context()
+        elif self.context.parts != (SkillsContext.name,):
             raise ConfigError(
-                "sdar.teacher.update_rate without distillation would only move the KL term's reference; set it to null"
+                f"sdar.context.parts={list(self.context.parts)} is for a teacher, and there is none; a student is "
+                "shown skills alone. Leave it at [skills]"
             )
+        if self.distillation is None and self.teacher.set_weights:
+            raise ConfigError(
+                f"{self.teacher.set_weights[0]} without distillation would only change the KL term's reference; set it "
+                "to null"
+            )
+        if self.teacher.trust_region is not None:
+            self._check_trust_region()
         if self.step_groups.weight > 0 and self.distillation is not None and not self.distillation.rl:
             raise ConfigError(
                 "sdar.step_groups adds to the reward's advantage, which sdar.distillation.rl=false takes out; set "
@@ -155,10 +262,32 @@ class Settings:
         if not 0.01 <= self.poll_seconds <= 60:
             raise ConfigError("sdar.poll_seconds must lie between 0.01 and 60")
 
+    def _check_context(self) -> None:
+        teacher = self.teacher
+        follows = teacher.update_rate == 1 and teacher.sync_steps == 1
+        if self.context.parts == () and (teacher.placement == "actor" or follows):
+            raise ConfigError(
+                "sdar.context.parts=[] and the policy's own weights make teacher and student the same: the gap is 0 "
+                "everywhere. Show the teacher something, or give it other weights"
+            )
+        if SkillsContext.name in self.context.parts and len(self.context.parts) > 1 and self.skills.retriever == "none":
+            raise ConfigError("sdar.skills.retriever=none shows no skills; take `skills` out of sdar.context.parts")
+
+    def _check_trust_region(self) -> None:
+        """Two logits are mixed, so both are needed: the score of the sampled tokens alone cannot give the mixture's."""
+        term = self.distillation
+        if "distribution" not in term.needs or term.gate != "none":
+            raise ConfigError(
+                "sdar.teacher.trust_region mixes logits, which a score of the sampled tokens lacks; set "
+                "sdar.distillation.divergence=full or topk, and gate=none"
+            )
+
     @property
     def uses_skills(self) -> bool:
         """Whether teacher or student is shown skills."""
-        return self.distillation is not None or self.skills.student != "none"
+        if self.distillation is None:
+            return self.skills.student != "none"
+        return SkillsContext.name in self.context.parts
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -188,6 +317,7 @@ class Settings:
             max_turn_tokens=sdar["max_turn_tokens"],
             distillation=term if enabled else None,
             step_groups=step_groups,
+            context=_make(ContextSettings, _part(sdar, "context", "sdar."), "sdar.context"),
             teacher=_make(TeacherSettings, _part(sdar, "teacher", "sdar."), "sdar.teacher"),
             skills=_make(SkillSettings, _part(sdar, "skills", "sdar."), "sdar.skills"),
             env=EnvSettings(
@@ -197,12 +327,17 @@ class Settings:
                 train_split=env["train_split"],
                 valid_split=env["valid_split"],
                 pool=pool,
+                service=_make(ServiceSettings, _part(env, "service", "env."), "env.service"),
             ),
             panel_size=panel["size"],
             panel_seed=panel["seed"],
             token_episodes=record["token_episodes"],
             poll_seconds=float(sdar["poll_seconds"]),
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _part(config: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:

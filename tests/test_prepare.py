@@ -36,6 +36,14 @@ REFUSED = {
     "too few games": (["data.train_batch_size=9"], "has 8 tasks; lower it or provide more games"),
     "validation on training tasks": (["env.valid_split=train"], "validate on other tasks"),
     "a missing split": (["env.train_split=nothing"], "nothing"),
+    "no service at the endpoint": (
+        ["env.service.endpoints=[ws://127.0.0.1:9]", "env.service.reconnect_timeout=0.5"],
+        r"no episode can begin: ws://127.0.0.1:9 cannot be reached.*sdar-env serve.*env\.service\.endpoints",
+    ),
+    "an endpoint that is none": (
+        ["env.service.endpoints=[http://127.0.0.1:9]"],
+        "no episode can begin: endpoint .* is not of the form ws://host:port",
+    ),
     "no model": (["actor_rollout_ref.model.path={root}/nowhere"], "cannot be loaded"),
     "a tokenizer too large": (["actor_rollout_ref.model.path={small}"], "tokens but the model's vocabulary only"),
     "a vocabulary too large": (["actor_rollout_ref.model.path={large}"], "vocab_size equals len"),
@@ -49,7 +57,10 @@ REFUSED = {
         ["sdar.skills.store=alfworld", "sdar.teacher.max_prompt_length=560", "sdar.teacher.overflow=raise"],
         "no privileged prompt can be built",
     ),
-    "a group of turns": (["algorithm.adv_estimator=rloo"], "sdar.rows=trajectory or adv_estimator=grpo"),
+    "a group of turns": (
+        ["algorithm.adv_estimator=opo"],
+        "adv_estimator=opo would take every turn of an episode for a sample.*one of grpo, .*rloo",
+    ),
     "an entropy nobody computes": (
         ["sdar.distillation.gate=entropy", "algorithm.rollout_correction.bypass_mode=true"],
         "never computes",
@@ -78,6 +89,18 @@ REFUSED = {
             "actor_rollout_ref.ref.fsdp_config.ulysses_sequence_parallel_size=2",
         ],
         "divergence=full needs .*use_fused_kernels=false.*ulysses_sequence_parallel_size=1",
+    ),
+    "a sibling of an only child": (
+        ["sdar.context.parts=[demonstration]", "actor_rollout_ref.rollout.n=1"],
+        "set actor_rollout_ref.rollout.n to 2 or more",
+    ),
+    "a division that cannot be left out": (
+        ["algorithm.adv_estimator=grpo_vectorized", "algorithm.norm_adv_by_std_in_grpo=false"],
+        "grpo_vectorized always divides by the standard deviation",
+    ),
+    "more positions than the model has": (
+        ["actor_rollout_ref.rollout.max_model_len=4096"],
+        "max_model_len=4096, but the model has 1024 positions; lower it",
     ),
     "what verl refuses": (
         ["actor_rollout_ref.actor.ulysses_sequence_parallel_size=2"],
@@ -173,7 +196,7 @@ def said(places):
     cases["references"] = [
         *base,
         f"sdar.run_dir={places['root'] / 'references'}",
-        "sdar.skills.retriever=reference",
+        "sdar.context.parts=[reference]",
         f"sdar.skills.store={places['general']}",
     ]
     cases["entropy"] = [*base, f"sdar.run_dir={places['root'] / 'entropy'}", "sdar.distillation.gate=entropy"]

@@ -13,7 +13,8 @@ from sdar_verl.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SHARED = {"official.sh"}
-RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.sh") if path.name not in SHARED)
+INSTANCES = {"p4d.sh", "p4de.sh", "p5.sh"}  # tests/plan/test_plan_recipes.py
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.sh") if path.name not in SHARED | INSTANCES)
 MODELS = {
     "qwen2.5_3b": "Qwen/Qwen2.5-3B-Instruct",
     "qwen2.5_7b": "Qwen/Qwen2.5-7B-Instruct",

@@ -31,6 +31,14 @@ CONFIG = {
             "overflow": "shrink",
             "update_rate": None,
             "sync_steps": 1,
+            "trust_region": None,
+            "model_path": None,
+        },
+        "context": {
+            "parts": ["skills"],
+            "success_reward_threshold": None,
+            "remove_thinking_from_demonstration": True,
+            "environment_feedback_only_without_solution": True,
         },
         "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0, "student": "none"},
         "panel": {"size": 5, "seed": 1},
@@ -42,6 +50,13 @@ CONFIG = {
         "train_split": "train",
         "valid_split": "valid_seen",
         "pool": {"workers": 1, "envs_per_worker": 2, "step_timeout": 1, "reset_timeout": 1, "episode_timeout": 1},
+        "service": {
+            "endpoints": [],
+            "token_file": None,
+            "connect_timeout": 10,
+            "reconnect_timeout": 60,
+            "ping_timeout": 20,
+        },
         "alfworld": {"max_steps": 50},
     },
 }
@@ -76,6 +91,19 @@ def test_without_distillation_there_is_no_term():
         ("sdar.rows", "steps", r"sdar.rows='steps' is unknown; known: step, trajectory"),
         ("sdar.poll_seconds", 0, "sdar.poll_seconds must lie between"),
         ("sdar.teacher.placement", "rollout", "sdar.teacher.placement='rollout' is unknown; known: actor, ref"),
+        ("sdar.teacher.update_rate", 0.1, "sdar.teacher.update_rate changes the reference model; set .*placement=ref"),
+        ("sdar.teacher.update_rate", 1.5, r"sdar.teacher.update_rate must lie in \(0, 1\]"),
+        ("sdar.teacher.trust_region", 1.0, "sdar.teacher.trust_region must lie between 0 and 1"),
+        ("sdar.teacher.model_path", "", "sdar.teacher.model_path is not set"),
+        ("sdar.context.parts", ["skill"], "must name each of its parts once; known: skills, reference, feedback"),
+        ("sdar.context.parts", ["feedback", "feedback"], "must name each of its parts once"),
+        ("sdar.context.parts", [], "make teacher and student the same"),
+        ("sdar.context.parts", "skills", r"must be a list such as \[skills\], got 'skills'"),
+        ("sdar.context.parts", None, r"must be a list such as \[skills\], got None"),
+        ("sdar.context.parts", ["reference", "feedback"], "feedback would never be shown"),
+        ("sdar.context.success_reward_threshold", 0.5, r"success_reward_threshold \(set null\) without effect"),
+        ("sdar.context.remove_thinking_from_demonstration", False, "without effect"),
+        ("sdar.context.success_reward_threshold", "high", "must be a number or null, got 'high'"),
         ("sdar.teacher.lenght", 3, "unknown key sdar.teacher.lenght; known: placement"),
         ("sdar.skills.retreiver", "full", "unknown key sdar.skills.retreiver; known: store, retriever"),
         ("sdar.distillation.coef", -0.1, "sdar.distillation: .*coef"),
@@ -90,6 +118,12 @@ def test_without_distillation_there_is_no_term():
         ("env.invalid_action_penalty", math.nan, "env.invalid_action_penalty must be a finite number >= 0"),
         ("env.pool.workers", 0, "env.pool.workers and env.pool.envs_per_worker must be at least 1"),
         ("env.pool.worker", 1, "unknown key env.pool.worker"),
+        ("env.service.endpoints", "ws://one:1", "env.service.endpoints must be a list of addresses"),
+        ("env.service.endpoints", [1], "env.service.endpoints must be a list of addresses"),
+        ("env.service.endpoints", ["ws://one:1", "ws://one:1"], "names a service twice"),
+        ("env.service.reconnect_timeout", 0, "env.service.reconnect_timeout must be positive"),
+        ("env.service.endpoint", "ws://one:1", "unknown key env.service.endpoint; known: endpoints"),
+        ("env.service", None, "no section env.service"),
         ("sdar.teacher", None, "no section sdar.teacher"),
     ],
 )
@@ -133,6 +167,54 @@ def test_step_groups_are_checked(key, value, message):
         read(f"sdar.step_groups.{key}", value)
 
 
+def with_teacher(**changes):
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["teacher"] |= {"placement": "ref", **changes}
+    return config
+
+
+def test_the_teacher_has_its_weights_from_one_place():
+    assert Settings.from_config(with_teacher(update_rate=0.05)).teacher.set_weights == ["sdar.teacher.update_rate"]
+    with pytest.raises(ConfigError, match="update_rate and sdar.teacher.model_path each say whose weights"):
+        Settings.from_config(with_teacher(update_rate=0.05, model_path="other"))
+
+
+def test_a_trust_region_needs_logits():
+    with pytest.raises(ConfigError, match="mixes logits, which a score of the sampled tokens lacks"):
+        Settings.from_config(with_teacher(trust_region=0.5))
+    config = with_teacher(trust_region=0.5)
+    config["sdar"]["distillation"] |= {"gate": "none", "divergence": "full"}
+    assert Settings.from_config(config).teacher.trust_region == 0.5
+
+
+def test_skills_beside_other_contexts_must_be_shown():
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["context"]["parts"] = ["skills", "demonstration"]
+    assert Settings.from_config(config).uses_skills
+    config["sdar"]["skills"]["retriever"] = "none"
+    with pytest.raises(ConfigError, match="take `skills` out of sdar.context.parts"):
+        Settings.from_config(config)
+    config["sdar"]["context"]["parts"] = ["demonstration"]
+    assert not Settings.from_config(config).uses_skills
+
+
+def test_a_teacher_that_sees_and_weighs_alike_is_refused():
+    config = with_teacher(update_rate=1.0)
+    config["sdar"]["context"]["parts"] = []
+    with pytest.raises(ConfigError, match="make teacher and student the same"):
+        Settings.from_config(config)
+    config["sdar"]["teacher"]["update_rate"] = 0.5
+    assert Settings.from_config(config).context.parts == ()
+
+
+def test_contexts_are_for_teachers():
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["distillation"]["enabled"] = False
+    config["sdar"]["context"]["parts"] = ["reference"]
+    with pytest.raises(ConfigError, match="is for a teacher, and there is none"):
+        Settings.from_config(config)
+
+
 def test_step_groups_need_step_rows():
     config = copy.deepcopy(CONFIG)
     config["sdar"] |= {"rows": "trajectory", "step_groups": {"weight": 1.0, "gamma": 0.95, "norm": "mean"}}
@@ -161,5 +243,5 @@ def test_what_would_have_no_effect_is_refused():
     config = copy.deepcopy(CONFIG)
     config["sdar"]["distillation"]["enabled"] = False
     config["sdar"]["teacher"] |= {"placement": "ref", "update_rate": 0.05}
-    with pytest.raises(ConfigError, match="would only move the KL term's reference"):
+    with pytest.raises(ConfigError, match="would only change the KL term's reference"):
         Settings.from_config(config)

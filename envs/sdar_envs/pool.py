@@ -47,6 +47,9 @@ class EnvPool:
         reset_timeout: seconds one `reset` may take in its worker, loading included.
         episode_timeout: seconds from an episode's `reset` to its last `step`, the caller's time included.
         start_timeout: seconds a worker may take to start.
+
+    Attributes:
+        places: episodes that can be in play at once.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class EnvPool:
         self._config = dict(config)
         self._size = workers
         self._envs = envs_per_worker
+        self.places = workers * envs_per_worker
         self.step_timeout = step_timeout
         self.reset_timeout = reset_timeout
         self.episode_timeout = episode_timeout
@@ -106,6 +110,11 @@ class EnvPool:
         ``workers`` running now, ``busy`` places now."""
         busy = sum(self._envs - len(worker.free) for worker in self._workers)
         return {**self._counts, "workers": len(self._workers), "busy": busy}
+
+    @property
+    def broken(self) -> str:
+        """Why lost workers cannot be replaced, so that no episode can begin any more; empty while all is well."""
+        return self._why_broken
 
     async def close(self) -> None:
         """End all workers and wait for them; safe to call twice."""

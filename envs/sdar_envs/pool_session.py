@@ -41,7 +41,7 @@ class EnvSession:
 
     async def reset(self, task: TaskRef, seed: int | None = None) -> tuple[str, StepInfo]:
         """Begin an episode; a session whose episode failed may begin another one. Raises `EpisodeFailed`."""
-        self._leave()
+        self.leave()
         self._failed = ""
         self._pool.count("episodes")
         while True:
@@ -54,7 +54,7 @@ class EnvSession:
             except EpisodeFailed as error:
                 if error.began:
                     self._fail(str(error))
-                self._leave()  # another episode took the worker down before this one began: start elsewhere
+                self.leave()  # another episode took the worker down before this one began: start elsewhere
 
     async def step(self, action: str) -> tuple[str, float, bool, bool, StepInfo]:
         """Play one action; raises `EpisodeFailed` (again and again, until the next `reset`)."""
@@ -78,7 +78,7 @@ class EnvSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self.leave()
 
     async def _serve(self, message: Mapping[str, Any], timeout: float) -> Any:
         """One call that finishes even if its caller is cancelled: the worker answers in order."""
@@ -91,8 +91,8 @@ class EnvSession:
         self._pool.count("failures")
         raise EpisodeFailed(reason)
 
-    def _leave(self) -> None:
-        """Give the place back, at once or when the call that a cancelled caller left behind has ended."""
+    def leave(self) -> None:
+        """Give the place back, at once or when the call that a cancelled caller left behind has ended; safe twice."""
         worker, place, call = self._worker, self._place, self._call
         self._worker = self._call = None
         if worker is None:

@@ -19,6 +19,14 @@ class EnvFamily(ABC):
     name: str
     task_types: tuple[str, ...]
 
+    # Keys of the configuration in which a trainer and an environment service may differ: paths on their own host, and
+    # what only prompts and the choice of tasks read. All others decide how an episode goes, and must agree.
+    own_keys: tuple[str, ...] = ()
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """`config` with every default filled in; raises `EnvError` for unknown keys where the family knows its keys."""
+        return dict(config)
+
     @abstractmethod
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
         """All tasks of a split in a fixed order; raises `EnvError` if there are none or some are broken."""
@@ -33,7 +41,7 @@ class EnvFamily(ABC):
 
     def reference(self, config: Mapping[str, Any], task: TaskRef) -> list[str]:
         """Actions that solve `task`, in order; raises `EnvError` where the environment knows none."""
-        raise EnvError(f"{self.name} has no reference solutions; choose another sdar.skills.retriever")
+        raise EnvError(f"{self.name} has no reference solutions; take `reference` out of sdar.context.parts")
 
 
 _MODULES = {"alfworld": "sdar_envs.alfworld", "webshop": "sdar_envs.webshop"}

@@ -11,12 +11,14 @@ from typing import Any, Protocol
 from sdar_envs.base import EnvError, EpisodeView, PromptFormat, StepInfo, TaskRef
 
 from sdar_verl.agent.conversation import Conversation
+from sdar_verl.agent.privileged import own_skills
 from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.records import EpisodeRecord, TurnRecord
 from sdar_verl.skills import Skill
 from sdar_verl.skills.coverage import has_task_skill
 from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
+from sdar_verl.teacher.contexts import Attempt, AttemptTurn
 
 
 class EnvSession(Protocol):
@@ -46,7 +48,8 @@ class Actor:
     Attributes:
         tokenizer: the student's.
         conversation: makes a `Conversation` for ``step`` or ``trajectory`` rows.
-        teacher: builds privileged prompts; None trains without a teacher.
+        teacher: builds privileged prompts; None trains without a teacher, or builds them later.
+        waits: the teacher's prompts wait for the group, so that rows keep what they are made from.
         invalid_action_penalty: taken from the reward for each invalid action.
     """
 
@@ -56,6 +59,7 @@ class Actor:
     teacher: TeacherPromptBuilder | None
     limits: Limits
     invalid_action_penalty: float
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ async def play_episode(
     started, env_seconds, gen_seconds = time.perf_counter(), 0.0, 0.0
     rows: list[Row] = []
     turns: list[TurnRecord] = []
-    reward, won, failed, score = 0.0, False, None, None
+    reward, won, failed, score, last_observation = 0.0, False, None, None, ""
     conversation = actor.conversation()
     try:
         clock = time.perf_counter()
@@ -106,6 +110,7 @@ async def play_episode(
             row = conversation.add_answer(answer, text)
             if row is not None:
                 row.state = hashlib.blake2b(view.observation.encode(), digest_size=16).hexdigest()
+                row.messages = conversation.prompt_messages() if actor.waits else None
                 _note_skills(row, conversation.shown, task)
                 rows.append(row)
             teacher_tokens = _add_teacher(actor, conversation, rows[-1], skills, task)
@@ -123,6 +128,7 @@ async def play_episode(
             penalty = 0.0 if parsed.valid else actor.invalid_action_penalty
             reward -= penalty
             rows[-1].penalty += penalty
+            last_observation = ""  # none yet to this action
             clock = time.perf_counter()
             observation, gained, terminated, truncated, info = await env.step(parsed.action)
             env_seconds += time.perf_counter() - clock
@@ -131,6 +137,7 @@ async def play_episode(
             won, score = bool(info["won"]), info.get("score")
             view.history.append((view.observation, parsed.action))
             view.observation, view.admissible_actions = observation, info["admissible_actions"]
+            last_observation = observation
             done = terminated or truncated
     except EnvError as error:
         failed, won = str(error), False
@@ -151,7 +158,9 @@ async def play_episode(
         turns=turns,
         score=None if score is None else float(score),
     )
-    return PlayedEpisode(rows, record)
+    said = tuple(AttemptTurn(turn.observation, turn.response, turn.action) for turn in turns)
+    attempt = Attempt(who.session, won, record.reward, said, last_observation, failed or "")
+    return PlayedEpisode(rows, record, attempt)
 
 
 def _add_teacher(actor: Actor, conversation: Conversation, row: Row, skills: list[Skill], task: TaskRef) -> int | None:
@@ -167,5 +176,5 @@ def _add_teacher(actor: Actor, conversation: Conversation, row: Row, skills: lis
 
 def _note_skills(row: Row, prompt: TeacherPrompt, task: TaskRef) -> None:
     row.skills = [skill.id for skill in prompt.kept]
-    row.task_skill = has_task_skill(prompt.kept, task.task_type)
+    row.task_skill = has_task_skill(own_skills(prompt), task.task_type)
     row.shrunk = bool(prompt.dropped)

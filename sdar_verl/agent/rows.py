@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sdar_verl.evaluation.records import EpisodeRecord
+from sdar_verl.teacher.contexts import Attempt
+from sdar_verl.teacher.templating import Messages
 
 
 @dataclass
@@ -31,7 +33,9 @@ class Row:
         response_ids: sampled tokens and, in whole-trajectory rows, the observations between them.
         response_mask: 1 where the student sampled, 0 on observations.
         log_probs: rollout log-probabilities aligned with `response_ids` (0.0 on observations), or None.
-        teacher_prompt_ids: the privileged prompt before the same `response_ids`; None without a teacher.
+        teacher_prompt_ids: the privileged prompt before the same `response_ids`; None without a teacher, or while the
+            teacher waits for the group.
+        messages: then, what its prompt will be made from; else None.
         skills: ids of the skills in the privileged prompt, or in the student's where it is shown them; `task_skill`
             tells if one is of the row's own type, `shrunk` if some were left out.
         state: digest of the observation that the row's first answer answers.
@@ -43,6 +47,7 @@ class Row:
     response_mask: list[int]
     log_probs: list[float] | None
     teacher_prompt_ids: list[int] | None = None
+    messages: Messages | None = None
     skills: list[str] = field(default_factory=list)
     task_skill: bool = False
     shrunk: bool = False
@@ -54,7 +59,8 @@ class Row:
 
 @dataclass
 class PlayedEpisode:
-    """The rows of one episode, its reward and what is written down about it."""
+    """The rows of one episode, its reward, what is written down about it and what its group may be shown of it."""
 
     rows: list[Row]
     record: EpisodeRecord
+    attempt: Attempt

@@ -3,67 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdar_envs import registry
 from sdar_envs.base import TaskRef
-from sdar_envs.pool import EnvPool
 
 from sdar_verl.agent.conversation import Extend, Messages, StepConversation, TrajectoryConversation
 from sdar_verl.agent.episode import Actor, EpisodeId, Generate, Limits, play_episode
+from sdar_verl.agent.pools import make_pool
+from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.agent.rows import PlayedEpisode
 from sdar_verl.evaluation.jsonl import JsonlWriter
 from sdar_verl.settings import Settings
-from sdar_verl.skills import SkillQuery, open_store
-from sdar_verl.skills.retrievers import make as make_retriever
-from sdar_verl.skills.retrievers.base import Retriever
-from sdar_verl.skills.retrievers.reference import ReferenceRetriever
-from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
+from sdar_verl.skills import Skill
+from sdar_verl.teacher import TeacherPrompt
+from sdar_verl.teacher.contexts import Situation
 from sdar_verl.teacher.templating import prompt_ids
-
-
-@dataclass(frozen=True)
-class Privileged:
-    """Attributes:
-    retriever: looks skills up; None for plain RL.
-    teacher: puts them into the teacher's prompts; None without distillation.
-    student: puts them into the student's prompts; None where the student plays without skills.
-    """
-
-    retriever: Retriever | None
-    teacher: TeacherPromptBuilder | None
-    student: TeacherPromptBuilder | None
-
-
-def privileged_parts(
-    settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int
-) -> Privileged:
-    """What `settings` ask for; `prompt_limit` is the most tokens that a student's prompt may have."""
-    env, chosen, teacher = settings.env, settings.skills, settings.teacher
-
-    def builder(limit: int) -> TeacherPromptBuilder:
-        return TeacherPromptBuilder(
-            tokenizer, teacher.prompt_placement, limit, template_kwargs, overflow=teacher.overflow
-        )
-
-    if not settings.uses_skills:
-        return Privileged(None, None, None)
-    store = open_store(chosen.store, env=env.name, task_types=registry.get(env.name).task_types)
-    return Privileged(
-        retriever=make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed),
-        teacher=builder(teacher.max_prompt_length) if settings.distillation is not None else None,
-        student=builder(prompt_limit) if chosen.student != "none" else None,
-    )
-
-
-def skill_query(settings: Settings, task: TaskRef, seed: int) -> SkillQuery:
-    """What the run's retriever is asked for `task`; raises `EnvError` if it wants a reference and there is none."""
-    env, reference = settings.env, ()
-    if settings.skills.retriever == ReferenceRetriever.name:
-        reference = tuple(registry.get(env.name).reference(env.config, task))
-    return SkillQuery(env.name, task.task_type, task.id, seed=seed, reference=reference)
 
 
 class EpisodeRuntime:
@@ -81,17 +37,9 @@ class EpisodeRuntime:
 
     def __init__(self, settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], limits: Limits):
         self.settings, self.tokenizer, self.template_kwargs, self.limits = settings, tokenizer, template_kwargs, limits
-        env, pool = settings.env, settings.env.pool
+        env = settings.env
         self.format = registry.get(env.name).make_format(env.config)
-        self.pool = EnvPool(
-            env.name,
-            env.config,
-            workers=pool.workers,
-            envs_per_worker=pool.envs_per_worker,
-            step_timeout=pool.step_timeout,
-            reset_timeout=pool.reset_timeout,
-            episode_timeout=pool.episode_timeout,
-        )
+        self.pool = make_pool(env)
         self.error: Exception | None = None
         self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt)
         folder = Path(settings.run_dir) / "episodes"
@@ -103,9 +51,11 @@ class EpisodeRuntime:
         shown = self.settings.skills.student == "always" or (
             self.settings.skills.student == "train" and who.split == "train"
         )
-        skills = []
-        if learns or shown:
-            skills = self.privileged.retriever.retrieve(skill_query(self.settings, task, seed=who.session))
+        waits = learns and self.privileged.context.needs_group
+        skills: list[Skill] = []
+        if shown or (learns and not waits):
+            situation = Situation(self.settings.env.name, task, seed=who.session)
+            skills = self.privileged.context.units(situation)
 
         def build(messages: Messages) -> TeacherPrompt:
             if shown:
@@ -121,7 +71,8 @@ class EpisodeRuntime:
             tokenizer=self.tokenizer,
             format=self.format,
             conversation=conversation,
-            teacher=self.privileged.teacher if learns else None,
+            teacher=self.privileged.teacher if learns and not waits else None,
+            waits=waits,
             limits=self.limits,
             invalid_action_penalty=self.settings.env.invalid_action_penalty,
         )

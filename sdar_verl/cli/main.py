@@ -11,7 +11,9 @@ COMMANDS = {
     "train": "train with Hydra overrides, for example: sdar train method=grpo +lab=tiny",
     "quickstart": "GRPO and SDAR on a tiny model from one start, then a report; minutes on a CPU",
     "report": "one HTML page that shows and compares runs",
+    "plan": "memory, time and cost of a run on AWS instances, before anything is rented",
     "doctor": "check versions, platform, plugin, data, memory, disk and ports",
+    "methods": "list the methods with their parts",
     "skills": "list, show and check skill sets",
     "lab": "make and measure the tiny model of the quickstart",
 }

@@ -14,6 +14,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 
 from sdar_verl import plugin
 from sdar_verl.agent.episode import EpisodeId, Limits
+from sdar_verl.agent.privileged import GroupRow, TeacherRow, group_rows
 from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
 from sdar_verl.agent.runtime import EpisodeRuntime
 from sdar_verl.settings import Settings
@@ -69,8 +70,11 @@ def _output(row: Row, played: PlayedEpisode, who: EpisodeId, last: bool) -> Agen
         "max_global_steps": max(weights),
         "reward_extra_info": {"acc": float(record.won)},
         "teacher_prompt_ids": row.teacher_prompt_ids,
+        "units": row.skills,
         "task_skill": row.task_skill,
         "shrunk": row.shrunk,
+        "messages": row.messages,
+        "attempt": played.attempt.to_dict() if last and row.messages is not None else None,
         "task_type": record.task_type,
         "won": record.won,
         "failed": record.failed or "",
@@ -115,6 +119,10 @@ class SdarAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             raise self.runtime.error
         return os.getpid()
 
+    async def teacher_rows(self, rows: list[GroupRow]) -> list[TeacherRow]:
+        """The teacher's prompts of finished groups."""
+        return group_rows(self.runtime.privileged, rows)
+
     async def pool_stats(self) -> dict[str, float]:
         """Restarts and failures of the environment workers."""
         return dict(self.runtime.pool.stats())
@@ -138,6 +146,13 @@ class SdarAgentLoopManager(AgentLoopManagerTQ):
         missing skill, a broken rollout engine).
         """
         ray.get([worker.check.remote() for worker in self.agent_loop_workers], timeout=timeout)
+
+    def teacher_rows(self, rows: list[GroupRow]) -> list[TeacherRow]:
+        """The teacher's prompts of finished groups, built by all workers side by side; in order."""
+        share = -(-len(rows) // len(self.agent_loop_workers))
+        parts = [rows[start : start + share] for start in range(0, len(rows), share)]
+        asked = [worker.teacher_rows.remote(part) for worker, part in zip(self.agent_loop_workers, parts, strict=False)]
+        return [row for part in ray.get(asked) for row in part]
 
     def pool_stats(self) -> dict[str, float]:
         """Sums over all workers."""

@@ -17,6 +17,7 @@ from sdar_verl.errors import SdarError
 COEF_KEY = "sdar_coef"  # λ of the step, handed over with every batch
 GATE_MEAN_KEY = "sdar_gate_mean"  # mean gate of the step, likewise, where the baseline needs it
 TEACHER_FIELD = "teacher_log_probs"
+TEACHER_MASK = "teacher_mask"  # 1 on the response tokens that are distilled
 DIVERGENCE = "sdar_divergence"  # of the distributions, at every position, among the model's outputs
 
 
@@ -27,10 +28,11 @@ class SdarLoss:
         config: verl's ``ActorConfig``.
         distillation: the term's settings.
         frozen: the teacher has the reference model's weights, not the actor's.
+        trust_region: share of the actor's logits in those of a frozen teacher; None for none.
     """
 
-    def __init__(self, config: Any, distillation: DistillationConfig, frozen: bool):
-        self.config, self.distillation, self.frozen = config, distillation, frozen
+    def __init__(self, config: Any, distillation: DistillationConfig, frozen: bool, trust_region: float | None = None):
+        self.config, self.distillation, self.frozen, self.trust_region = config, distillation, frozen, trust_region
         self._teacher: TeacherForward | None = None
 
     @property
@@ -39,8 +41,10 @@ class SdarLoss:
 
     def bind(self, actor: Any, ref: Any) -> None:
         """Called once in the worker, with its engines."""
-        if self.needs_logits:
-            self._teacher = TeacherForward(ref if self.frozen else actor, self.distillation)
+        if not self.needs_logits:
+            return
+        mixed = {} if self.trust_region is None else {"policy": actor, "mix": self.trust_region}
+        self._teacher = TeacherForward(ref if self.frozen else actor, self.distillation, **mixed)
 
     def __call__(
         self, model_output: Any = None, data: Any = None, dp_group: Any = None, student_logits: Any = None
@@ -58,15 +62,17 @@ def sdar_loss(
     Args:
         config: verl's ``ActorConfig``; its ``loss_agg_mode`` aggregates both parts.
         model_output: ``log_probs`` of the micro-batch, with gradient.
-        data: the micro-batch; needs ``teacher_log_probs`` (nested, as ``response_mask``) and λ under `COEF_KEY`.
+        data: the micro-batch; needs ``teacher_log_probs`` and ``teacher_mask`` (nested, as ``response_mask``) and λ
+            under `COEF_KEY`.
         distillation: the term's settings.
 
     Raises:
         SdarError: the batch carries no teacher scores or no λ. There is no fallback to plain RL.
     """
     coef = tu.get_non_tensor_data(data=data, key=COEF_KEY, default=None)
-    if TEACHER_FIELD not in data or coef is None:
-        missing = TEACHER_FIELD if TEACHER_FIELD not in data else COEF_KEY
+    missing = next((name for name in (TEACHER_FIELD, TEACHER_MASK) if name not in data), None)
+    missing = missing or (COEF_KEY if coef is None else None)
+    if missing:
         raise SdarError(
             f"the batch has no {missing}: the teacher was not scored. Train with trainer.v1.trainer_mode=sdar, "
             "or turn the term off with sdar.distillation.enabled=false"
@@ -83,12 +89,12 @@ def sdar_loss(
             raise SdarError(f"divergence={distillation.divergence} needs the teacher's logits, which were not computed")
         distribution = no_padding_2_padding(model_output[DIVERGENCE], data)
     old = ["old_log_probs"] if "old" in distillation.needs else []
-    padded = data.select(TEACHER_FIELD, "response_mask", *old).to_padded_tensor()
+    padded = data.select(TEACHER_FIELD, TEACHER_MASK, "response_mask", *old).to_padded_tensor()
     entropy = no_padding_2_padding(model_output["entropy"], data) if "entropy" in distillation.needs else None
     term = distillation_loss(
         log_probs,
         padded[TEACHER_FIELD],
-        padded["response_mask"],
+        padded["response_mask"] * padded[TEACHER_MASK],  # verl may have masked tokens since the teacher was scored
         distillation,
         coef=float(coef),
         entropy=entropy,

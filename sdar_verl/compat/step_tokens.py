@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from verl.workers.utils.padding import response_to_nested
 
-from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.compat import rows
+from sdar_verl.compat.loss import TEACHER_FIELD, TEACHER_MASK
 from sdar_verl.core import (
     ADVANTAGES,
     DistillationConfig,
@@ -36,12 +37,13 @@ def shape_advantages(batch: Any, config: DistillationConfig, coef: float) -> dic
     Returns:
         The gap's metrics as with ``place=loss``, and ``sdar/advantage_change``: mean of Â_t − A over response tokens.
     """
-    data = _read(batch, ["old_log_probs", TEACHER_FIELD, "advantages"])
+    data = _read(batch, ["old_log_probs", TEACHER_FIELD, TEACHER_MASK, "advantages"])
     padded = data.to_padded_tensor()
-    tokens = as_tokens(padded["old_log_probs"], padded[TEACHER_FIELD], padded["response_mask"])
+    sampled = padded["response_mask"].bool()
+    tokens = as_tokens(padded["old_log_probs"], padded[TEACHER_FIELD], sampled * padded[TEACHER_MASK])
     zeros = torch.zeros_like(tokens.gap)
-    advantages = torch.where(tokens.mask, padded["advantages"].to(zeros.dtype), zeros) if config.rl else zeros
-    shaped = torch.where(tokens.mask, ADVANTAGES.get(config.advantage)(advantages, tokens, config, coef), zeros)
+    advantages = torch.where(sampled, padded["advantages"].to(zeros.dtype), zeros) if config.rl else zeros
+    shaped = torch.where(tokens.mask, ADVANTAGES.get(config.advantage)(advantages, tokens, config, coef), advantages)
     _write_advantages(batch, shaped, data["response_mask"])
     stats = distillation_stats(tokens, torch.ones_like(zeros), shaped - advantages, coef)
     stats["sdar/advantage_change"] = stats.pop("sdar/loss")
@@ -58,24 +60,18 @@ def add_step_advantages(batch: Any, config: StepGroupsConfig) -> dict[str, float
         Mean size of the groups that turns are compared in, share of turns that are alone, mean size of the advantage.
     """
     data = _read(batch, ["advantages", "extra_fields"])
-    extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
-    sessions: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for number, (key, tag) in enumerate(zip(batch.keys, batch.tags, strict=True)):
-        if not tag.get("is_padding", False):
-            session, _, turn = key.rpartition("_")
-            sessions[session].append((int(turn), number))
+    extras = rows.objects(data, "extra_fields")
     numbers, returns, states = [], [], []
-    for session, turns in sessions.items():
-        own = [number for _, number in sorted(turns)]
+    for session, own in rows.sessions(batch).items():
         later = discounted_returns([extras[number]["gained"] for number in own], config.gamma)
         numbers += own
         returns += [value - extras[number]["penalty"] for number, value in zip(own, later, strict=True)]
         states += [(session.rpartition("_")[0], extras[number]["state"]) for number in own]
     found = step_advantages(torch.tensor(returns, dtype=torch.float32), states, config.norm)
-    rows = torch.zeros(len(batch.keys), dtype=torch.float32)
-    rows[numbers] = config.weight * found
+    gains = torch.zeros(len(batch.keys), dtype=torch.float32)
+    gains[numbers] = config.weight * found
     mask = data["response_mask"].to_padded_tensor(0)
-    shaped = data["advantages"].to_padded_tensor(0.0) + rows[:, None] * mask
+    shaped = data["advantages"].to_padded_tensor(0.0) + gains[:, None] * mask
     _write_advantages(batch, shaped, data["response_mask"])
     sizes = Counter(states)
     return {
@@ -86,20 +82,20 @@ def add_step_advantages(batch: Any, config: StepGroupsConfig) -> dict[str, float
 
 
 def step_gate_mean(batch: Any, config: DistillationConfig) -> float:
-    """Mean gate over all response tokens of a step, with the policy before its updates."""
+    """Mean gate over all distilled tokens of a step, with the policy before its updates."""
     entropy = ["entropy"] if "entropy" in config.needs else []
-    padded = _read(batch, ["old_log_probs", TEACHER_FIELD, *entropy]).to_padded_tensor()
+    padded = _read(batch, ["old_log_probs", TEACHER_FIELD, TEACHER_MASK, *entropy]).to_padded_tensor()
     tokens = as_tokens(
         padded["old_log_probs"],
         padded[TEACHER_FIELD],
-        padded["response_mask"],
+        padded["response_mask"] * padded[TEACHER_MASK],
         entropy=padded["entropy"] if entropy else None,
     )
-    return mean_gate(tokens, config)
+    return mean_gate(tokens, config) if tokens.mask.any() else 0.0  # no row of the step had anything to learn from
 
 
 def _read(batch: Any, fields: list[str]) -> TensorDict:
-    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask", *fields])
+    return rows.read(batch, ["response_mask", *fields])
 
 
 def _write_advantages(batch: Any, advantages: torch.Tensor, response_mask: torch.Tensor) -> None:

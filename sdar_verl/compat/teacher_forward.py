@@ -20,25 +20,29 @@ class TeacherForward:
     Args:
         engine: verl's FSDP engine with the teacher's weights: the actor's own, or the reference model's.
         config: α, support and tail.
+        policy: the actor's engine for a trust region (arXiv 2601.20802), else None: the teacher's logits are then
+            ``(1 − mix)·z_engine + mix·z_policy``, both under the privileged prompts.
+        mix: in (0, 1).
     """
 
-    def __init__(self, engine: Any, config: DistillationConfig):
-        self.engine, self.config = engine, config
+    def __init__(self, engine: Any, config: DistillationConfig, policy: Any = None, mix: float = 0.0):
+        self.engine, self.config, self.policy, self.mix = engine, config, policy, mix
 
     def divergence(self, student_logits: torch.Tensor, data: Any) -> torch.Tensor:
-        """D_α at every position, ``(1, total tokens)``, 0 where nothing was sampled.
+        """D_α at every position, ``(1, total tokens)``, 0 where nothing was sampled or is distilled.
 
         Args:
             student_logits: ``(1, total tokens, V)``, tempered, with gradient: the packed rows of the micro-batch.
             data: the micro-batch.
         """
         student = student_logits.squeeze(0)
-        at = sampled_positions(data["prompts"], data["response_mask"])
+        at = sampled_positions(data["prompts"], data["teacher_mask"])
         config = self.config
         found = distribution_divergence(
-            student[at],
+            student,
             self._teacher_logits(data),
             config.alpha,
+            at=at,
             topk=config.topk if config.divergence == "topk" else None,
             support=config.topk_support,
             tail=config.topk_tail,
@@ -64,24 +68,33 @@ class TeacherForward:
                 "distillation_only": True,  # and computes nothing else from them
             },
         )
-        at, found = sampled_positions(prompts, data["response_mask"]), []
+        at = sampled_positions(prompts, data["teacher_mask"])
+        logits = _forward(self.engine, batch, at)
+        if self.policy is None:
+            return logits
+        return logits.lerp_(_forward(self.policy, batch, at).to(logits), self.mix)
 
-        def take(student_logits: torch.Tensor, data: Any) -> dict[str, torch.Tensor]:
-            found.append(student_logits.squeeze(0)[at])
-            return {}
 
-        module = self.engine.module
-        training = module.training
-        module.eval()
-        try:
-            inputs, arguments = self.engine.prepare_model_inputs(micro_batch=batch)
-            output = module(**inputs, use_cache=False)
-            self.engine.prepare_model_outputs(
-                output=output, output_args=arguments, micro_batch=batch, logits_processor_func=take
-            )
-        finally:
-            module.train(training)
-        return found[0]
+def _forward(engine: Any, batch: Any, at: torch.Tensor) -> torch.Tensor:
+    """Tempered logits of `engine`'s model at the packed positions `at`, in evaluation mode."""
+    found = []
+
+    def take(student_logits: torch.Tensor, data: Any) -> dict[str, torch.Tensor]:
+        found.append(student_logits.squeeze(0)[at])
+        return {}
+
+    module = engine.module
+    training = module.training
+    module.eval()
+    try:
+        inputs, arguments = engine.prepare_model_inputs(micro_batch=batch)
+        output = module(**inputs, use_cache=False)
+        engine.prepare_model_outputs(
+            output=output, output_args=arguments, micro_batch=batch, logits_processor_func=take
+        )
+    finally:
+        module.train(training)
+    return found[0]
 
 
 def sampled_positions(prompts: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
@@ -89,7 +102,7 @@ def sampled_positions(prompts: torch.Tensor, response_mask: torch.Tensor) -> tor
 
     Args:
         prompts: nested, one row a row.
-        response_mask: nested, 1 on sampled tokens.
+        response_mask: nested, 1 on sampled tokens that count.
     """
     positions, start = [], 0
     for prompt, mask in zip(prompts.unbind(), response_mask.unbind(), strict=True):

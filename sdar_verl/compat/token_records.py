@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transfer_queue as tq
 
-from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.agent.privileged import TeacherRow
+from sdar_verl.compat import rows
+from sdar_verl.compat.loss import TEACHER_FIELD, TEACHER_MASK
 from sdar_verl.core.gap import as_tokens
 from sdar_verl.core.gates import GATES
 from sdar_verl.evaluation.jsonl import JsonlWriter
@@ -16,36 +19,35 @@ from sdar_verl.evaluation.records import TokenRecord, TokenTurn
 from sdar_verl.settings import Settings
 
 
-def write_token_records(path: Path, batch: Any, step: int, tokenizer: Any, settings: Settings) -> None:
+def write_token_records(
+    path: Path, batch: Any, prompts: Mapping[str, TeacherRow], step: int, tokenizer: Any, settings: Settings
+) -> None:
     """Append the first ``sdar.record.token_episodes`` episodes of `batch` (sorted by key) to `path`.
 
-    The values are those before the update: student and teacher log-probabilities (nats), gap and gate per token.
+    The values are those before the update: student and teacher log-probabilities (nats), gap and gate per token. Gap
+    and gate are 0 on rows that nothing is taught.
     """
-    sessions: dict[str, list[tuple[int, str]]] = {}
-    for key, tag in zip(batch.keys, batch.tags, strict=True):
-        if not tag.get("is_padding", False):
-            session, _, index = key.rpartition("_")
-            sessions.setdefault(session, []).append((int(index), key))
+    sessions = rows.sessions(batch)
     chosen = sorted(sessions)[: settings.token_episodes]
     if not chosen:
         return
     with JsonlWriter(path) as writer:
         for session in chosen:
-            keys = [key for _, key in sorted(sessions[session])]
-            writer.write(_record(session, keys, batch.partition_id, step, tokenizer, settings))
+            keys = [batch.keys[number] for number in sessions[session]]
+            writer.write(_record(session, keys, batch.partition_id, prompts[keys[0]], step, tokenizer, settings))
 
 
 def _record(
-    session: str, keys: list[str], partition: str, step: int, tokenizer: Any, settings: Settings
+    session: str, keys: list[str], partition: str, prompt: TeacherRow, step: int, tokenizer: Any, settings: Settings
 ) -> TokenRecord:
-    columns = ["responses", "response_mask", "old_log_probs", TEACHER_FIELD]
+    columns = ["responses", "response_mask", "old_log_probs", TEACHER_FIELD, TEACHER_MASK]
     columns += ["entropy"] if "entropy" in settings.distillation.needs else []
     fields = [*columns, "prompts", "extra_fields", "task"]
     data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
-    extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
-    task = getattr(data["task"][0], "data", data["task"][0])
-    rows = [list(data[name].unbind()) for name in columns]
-    turns = [_turn(tokenizer, settings, *row) for row in zip(*rows, strict=True)]
+    extras, tasks = rows.objects(data, "extra_fields"), rows.objects(data, "task")
+    task = tasks[0]
+    values = [list(data[name].unbind()) for name in columns]
+    turns = [_turn(tokenizer, settings, *row) for row in zip(*values, strict=True)]
     uid, _, number = session.rpartition("_")
     return TokenRecord(
         step=step,
@@ -56,7 +58,7 @@ def _record(
         won=bool(extras[0]["won"]),
         turns=turns,
         student_prompt=tokenizer.decode(data["prompts"].unbind()[0]),
-        teacher_prompt=tokenizer.decode(extras[0]["teacher_prompt_ids"]),
+        teacher_prompt=tokenizer.decode(prompt.ids),
     )
 
 
@@ -67,6 +69,7 @@ def _turn(
     mask: torch.Tensor,
     student: torch.Tensor,
     teacher: torch.Tensor,
+    taught: torch.Tensor,
     entropy: torch.Tensor | None = None,
 ) -> TokenTurn:
     tokens = as_tokens(
@@ -75,7 +78,7 @@ def _turn(
         mask[None],
         entropy=None if entropy is None else entropy[None].float(),
     )
-    gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation)[0]
+    gate = GATES.get(settings.distillation.gate)(tokens, settings.distillation)[0] * taught
     sampled = mask.bool()
     ids = response[sampled].tolist()
     return TokenTurn(
@@ -84,6 +87,6 @@ def _turn(
         response_ids=ids,
         student_logp=tokens.student[0][sampled].tolist(),
         teacher_logp=tokens.teacher[0][sampled].tolist(),
-        gap=tokens.gap[0][sampled].tolist(),
+        gap=(tokens.gap[0] * taught)[sampled].tolist(),
         gate=gate[sampled].tolist(),
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -14,12 +13,16 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
 from sdar_verl import plugin
+from sdar_verl.compat import rows
 from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, SdarLoss
+from sdar_verl.compat.outcome_advantages import by_episode
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.compat.run_metrics import RecordedTracking
 from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
+from sdar_verl.compat.teacher_rows import teacher_rows
 from sdar_verl.compat.teacher_scoring import score_teacher
 from sdar_verl.compat.token_records import write_token_records
+from sdar_verl.compat.workers import AVERAGE, TEACHER_PATH
 from sdar_verl.core import resolve
 from sdar_verl.data import load_panel
 from sdar_verl.errors import SdarError
@@ -75,8 +78,15 @@ class SdarTrainer(PPOTrainerSync):
         super()._init_resource_pool_mgr()
         if on_cpu():
             from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker as ActorWorker
+            from sdar_verl.compat.cpu.workers import CpuCriticWorker
+
+            if Role.Critic in self.role_worker_mapping:
+                self.role_worker_mapping[Role.Critic] = ray.remote(CpuCriticWorker)
         else:
             from sdar_verl.compat.workers import SdarActorRolloutRefWorker as ActorWorker
+        with open_dict(self.config.actor_rollout_ref.ref):
+            self.config.actor_rollout_ref.ref[TEACHER_PATH] = self.settings.teacher.model_path
+            self.config.actor_rollout_ref.ref[AVERAGE] = self.settings.teacher.update_rate is not None
         for role in (Role.ActorRollout, Role.ActorRolloutRef):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(ActorWorker)
@@ -116,8 +126,9 @@ class SdarTrainer(PPOTrainerSync):
         term = self.settings.distillation
         if term is not None and term.place == "loss":
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            frozen = self.settings.teacher.placement == "ref"
-            self.actor_rollout_wg.set_loss_fn(SdarLoss(actor, term, frozen=frozen))
+            teacher = self.settings.teacher
+            loss = SdarLoss(actor, term, frozen=teacher.placement == "ref", trust_region=teacher.trust_region)
+            self.actor_rollout_wg.set_loss_fn(loss)
         self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
         print(f"[sdar] {self.panel.describe()}", flush=True)
         super().on_init_end()
@@ -136,7 +147,8 @@ class SdarTrainer(PPOTrainerSync):
         if term is not None:
             with marked_timer("teacher", self.timing_raw, color="purple"):
                 self._compute_teacher_log_prob(batch, metrics)
-        batch = super()._compute_advantage(batch, metrics)
+        with by_episode():
+            batch = super()._compute_advantage(batch, metrics)
         if self.settings.step_groups.weight > 0:
             metrics.update(add_step_advantages(batch, self.settings.step_groups))
         if term is None:
@@ -155,13 +167,17 @@ class SdarTrainer(PPOTrainerSync):
         }
         score = self.actor_rollout_wg.compute_log_prob
         if self.settings.teacher.placement == "ref":
-            if self.ref_in_actor:
+            if self.ref_in_actor and self.settings.teacher.update_rate is not None:
+                score = self.actor_rollout_wg.compute_average_log_prob
+            elif self.ref_in_actor:
                 extra["no_lora_adapter"] = True
             else:
                 score = self.ref_policy_wg.compute_ref_log_prob
         with_prompts = "distribution" in self.settings.distillation.needs
-        metrics.update(score_teacher(batch, score, extra, with_prompts=with_prompts))
-        write_token_records(self.run_dir / "tokens.jsonl", batch, self.global_steps, self.tokenizer, self.settings)
+        prompts = teacher_rows(batch, self.settings, self.agent_loop_manager)
+        metrics.update(score_teacher(batch, prompts, score, extra, with_prompts=with_prompts))
+        tokens = self.run_dir / "tokens.jsonl"
+        write_token_records(tokens, batch, prompts, self.global_steps, self.tokenizer, self.settings)
 
     def _update_actor(self, batch, metrics: dict):
         if self.settings.distillation is not None and self.settings.distillation.place == "loss":
@@ -175,9 +191,9 @@ class SdarTrainer(PPOTrainerSync):
         return batch
 
     def _episode_metrics(self, batch, metrics: dict) -> None:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        extras = [getattr(extra, "data", extra) for extra in data["extra_fields"]]
-        ends = [e for e, tag in zip(extras, batch.tags, strict=True) if e["last"] and not tag.get("is_padding", False)]
+        extras = rows.objects(rows.read(batch, ["extra_fields"]), "extra_fields")
+        real = [extra for extra, tag in zip(extras, batch.tags, strict=True) if not rows.is_padding(tag)]
+        ends = [extra for extra in real if extra["last"]]
         if not ends:
             raise SdarError("no episode of this step has a row: all failed at once; see episodes/train.jsonl")
         metrics["episode/count"] = len(ends)
@@ -186,9 +202,8 @@ class SdarTrainer(PPOTrainerSync):
         metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
         metrics["episode/turns"] = sum(e["turns"] for e in ends) / len(ends)
         if self.settings.skills.student != "none":
-            rows = [e for e, tag in zip(extras, batch.tags, strict=True) if not tag.get("is_padding", False)]
-            metrics["sdar/student_task_skill_share"] = sum(e["task_skill"] for e in rows) / len(rows)
-            metrics["sdar/student_shrunk_share"] = sum(e["shrunk"] for e in rows) / len(rows)
+            metrics["sdar/student_task_skill_share"] = sum(e["task_skill"] for e in real) / len(real)
+            metrics["sdar/student_shrunk_share"] = sum(e["shrunk"] for e in real) / len(real)
         for kind in sorted({e["task_type"] for e in ends}):
             own = [e["won"] for e in ends if e["task_type"] == kind]
             metrics[f"episode/success/{kind}"] = sum(own) / len(own)

@@ -1,9 +1,8 @@
-"""Does every task get its skills? A check before the run, and counts during it."""
+"""Does every task get its skills? Checks before and during a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from sdar_verl.skills.errors import MissingSkillError
 from sdar_verl.skills.skill import Skill
@@ -29,38 +28,3 @@ def require_coverage(store: SkillStore, env: str, task_types: Iterable[str], *, 
 def has_task_skill(skills: Iterable[Skill], task_type: str) -> bool:
     """True if one of `skills` was written for `task_type` (general and other types' skills do not count)."""
     return any(skill.task_type == task_type for skill in skills)
-
-
-@dataclass
-class CoverageCounts:
-    """Counts over rows; rows that only pad a batch are simply not added. Counts of several processes add up."""
-
-    rows: int = 0
-    rows_with_skill: int = 0
-    rows_with_task_skill: int = 0
-    skills: int = 0
-
-    def add(self, task_type: str, skills: Sequence[Skill]) -> None:
-        """Count one row, with the skills that its teacher prompt really held."""
-        self.rows += 1
-        self.rows_with_skill += bool(skills)
-        self.rows_with_task_skill += has_task_skill(skills, task_type)
-        self.skills += len(skills)
-
-    def __add__(self, other: CoverageCounts) -> CoverageCounts:
-        return CoverageCounts(
-            self.rows + other.rows,
-            self.rows_with_skill + other.rows_with_skill,
-            self.rows_with_task_skill + other.rows_with_task_skill,
-            self.skills + other.skills,
-        )
-
-    def metrics(self) -> dict[str, float]:
-        """Shares of rows and skills per row; empty when no row was counted."""
-        if not self.rows:
-            return {}
-        return {
-            "sdar/task_skill_share": self.rows_with_task_skill / self.rows,
-            "sdar/any_skill_share": self.rows_with_skill / self.rows,
-            "sdar/skills_per_row": self.skills / self.rows,
-        }

@@ -13,6 +13,7 @@ from sdar_verl.teacher.templating import Messages, check_template_kwargs, prompt
 
 HEADING = "Skills for this task:"
 OVERFLOW = ("raise", "shrink")
+REMEMBERED = 10_000  # lengths of skills kept at most
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ class TeacherPromptBuilder:
         self._kwargs = check_template_kwargs(chat_template_kwargs or {})
         self._placement = placements.make(placement, tokenizer, self._kwargs)
         self._special = _special_tokens(tokenizer)
-        self._checked: set[str] = set()
         self._lengths: dict[str, int] = {}
         self._refuse_special(self.heading, "the heading")
 
@@ -122,20 +122,29 @@ class TeacherPromptBuilder:
     def _guess(self, order: Sequence[Skill], excess: int) -> int:
         """About how many of `order` must go to save `excess` tokens; building decides."""
         for count, skill in enumerate(order, start=1):
-            if skill.content_hash not in self._lengths:
-                self._lengths[skill.content_hash] = len(self.tokenizer.encode(skill.text, add_special_tokens=False))
-            excess -= self._lengths[skill.content_hash]
+            excess -= self._length(skill)
             if excess <= 0:
                 return count
         return len(order)
 
+    def _length(self, skill: Skill) -> int:
+        """About how many tokens `skill` takes; remembered, since skills are few and come again."""
+        found = self._lengths.get(skill.content_hash)
+        if found is None:
+            found = len(self.tokenizer.encode(skill.text, add_special_tokens=False))
+            if len(self._lengths) < REMEMBERED:  # texts of this run's own episodes come once and without end
+                self._lengths[skill.content_hash] = found
+        return found
+
     def privileged_text(self, skills: Sequence[Skill]) -> str:
         """Heading and skills as the teacher reads them, joined by blank lines; plain concatenation, no formatting."""
         for skill in skills:
-            if skill.content_hash not in self._checked:
-                self._refuse_special(skill.text, f"skill {skill.id!r}")
-                self._checked.add(skill.content_hash)
+            self._refuse_special(skill.text, f"skill {skill.id!r}")
         return "\n\n".join(([self.heading] if self.heading else []) + [skill.text for skill in skills])
+
+    def accepts(self, text: str) -> bool:
+        """Whether `text` holds none of the tokenizer's special tokens, which could open a turn of their own."""
+        return not any(token in text for token in self._special)
 
     def _ids(self, messages: Messages, skills: Sequence[Skill]) -> list[int]:
         if not skills:
@@ -143,10 +152,10 @@ class TeacherPromptBuilder:
         return self._placement.ids(messages, self.privileged_text(skills))
 
     def _refuse_special(self, text: str, what: str) -> None:
-        found = sorted(token for token in self._special if token in text)
-        if found:
+        if not self.accepts(text):
+            found = min(token for token in self._special if token in text)
             raise TeacherContextError(
-                f"{what} holds the tokenizer's special token {found[0]!r}, which could open a turn; remove it"
+                f"{what} holds the tokenizer's special token {found!r}, which could open a turn; remove it"
             )
 
     def _too_long(self, messages: Messages, skills: Sequence[Skill], kept: Sequence[Skill], length: int) -> str:

@@ -11,7 +11,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, TEACHER_FIELD, sdar_loss
+from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, TEACHER_FIELD, TEACHER_MASK, sdar_loss
 from sdar_verl.core import DistillationConfig
 from sdar_verl.errors import SdarError
 
@@ -50,6 +50,7 @@ def make_rows(padding=()):
             "advantages": draw(1).expand(response).clone(),
             "ref_log_prob": student + 0.2 * draw(response),
             TEACHER_FIELD: student + draw(response),
+            TEACHER_MASK: mask.clone(),
             "student": student,
             "entropy": draw(response).abs(),
         })  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from sdar_verl.compat import step_tokens
-from sdar_verl.compat.loss import TEACHER_FIELD
+from sdar_verl.compat.loss import TEACHER_FIELD, TEACHER_MASK
 from sdar_verl.core import DistillationConfig, StepGroupsConfig
 
 KEYS = ("u_0_0", "u_1_0", "u_0_1")
@@ -28,6 +28,7 @@ def queue(monkeypatch):
     masks[2][:] = 0
     rows = {
         "response_mask": masks,
+        TEACHER_MASK: [mask.clone() for mask in masks],
         "advantages": [torch.full((n,), a) for n, a in zip(LENGTHS, (1.5, -1.5, 0.0), strict=True)],
     }
     for name in ("old_log_probs", TEACHER_FIELD):
@@ -114,3 +115,22 @@ def test_turns_in_the_same_state_are_compared(queue, padding):
     np.testing.assert_array_equal(after[2], before[2])
     assert metrics["step_groups/alone_share"] == pytest.approx(0.0 if padding else 1 / 3)
     assert metrics["step_groups/size_mean"] == pytest.approx(2.0 if padding else 5 / 3)
+
+
+def test_a_step_that_teaches_nothing_has_no_mean_gate_and_keeps_its_advantages(queue):
+    """A group in which nothing can be shown: early in training that is every group."""
+    for mask in queue.store[TEACHER_MASK].unbind():
+        mask[:] = 0
+    assert step_tokens.step_gate_mean(queue.batch, DistillationConfig(gate_baseline="mean")) == 0.0
+    before = rows_of(queue, "advantages")
+    metrics = step_tokens.shape_advantages(queue.batch, RLSD, coef=0.5)
+    after = rows_of(queue, "advantages")
+    assert (after[0][:3] == before[0][:3]).all() and (after[1] == before[1]).all() and "sdar/gap_mean" not in metrics
+
+
+def test_rows_without_context_keep_the_rewards_advantage(queue):
+    queue.store[TEACHER_MASK].unbind()[1][:] = 0
+    before = rows_of(queue, "advantages")
+    step_tokens.shape_advantages(queue.batch, RLSD, coef=0.5)
+    after = rows_of(queue, "advantages")
+    assert (after[1] == before[1]).all() and (after[0][:3] != before[0][:3]).any()

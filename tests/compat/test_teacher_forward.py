@@ -44,7 +44,7 @@ def micro_batch(masks):
         "prompts": nested([[1, 2], [3]]),
         "teacher_prompts": nested([[5, 6, 7], [6, 4, 4, 5]]),
         "responses": nested([[2, 3, 1], [4, 0]]),
-        "response_mask": nested(masks),
+        "teacher_mask": nested(masks),
     }
     return tu.get_tensordict(tensors, {"temperature": 0.7, "use_remove_padding": False})
 
@@ -78,3 +78,17 @@ def test_a_batch_without_privileged_prompts_is_refused():
     teacher = TeacherForward(Engine(torch.zeros(8, 8)), DistillationConfig(divergence="full"))
     with pytest.raises(SdarError, match="no teacher_prompts"):
         teacher.divergence(torch.zeros(1, 8, 8), data)
+
+
+@pytest.mark.parametrize("mix", [0.2, 0.9])
+def test_a_trust_region_mixes_the_logits(mix):
+    generator = torch.Generator().manual_seed(0)
+    student, frozen, policy = (torch.randn(8, 8, generator=generator) for _ in range(3))
+    data = micro_batch([[1, 0, 1], [1, 1]])
+    config = DistillationConfig(divergence="full", alpha=0.0, gate="none")
+    teacher = TeacherForward(Engine(frozen.clone()), config, policy=Engine(policy), mix=mix)
+    packed = student[torch.tensor([1, 2, 2, 3, 1, 3, 4, 0])]
+    found = teacher.divergence(packed.unsqueeze(0), data)[0]
+    mixed = (1 - mix) * frozen + mix * policy
+    expected = distribution_divergence(student[[2, 3, 3, 4]], mixed[[7, 3, 5, 4]], 0.0)
+    torch.testing.assert_close(found[[1, 3, 5, 6]], expected)

@@ -33,19 +33,23 @@ from sdar_verl.compat import agent_loop
 from sdar_verl.compat.cpu.platform import CpuPlatform
 from sdar_verl.compat.cpu.rollout import CpuHttpServer, CpuReplica, CpuServerAdapter
 from sdar_verl.compat.cpu.worker_extension import CpuWorkerExtension
-from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker
+from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker, CpuCriticWorker
 from sdar_verl.compat.trainer import SdarTrainer
 from sdar_verl.compat.workers import SdarActorRolloutRefWorker, SdarTrainingWorker
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
 OWN_STEPS = {"logger", "_checked", "_panel_unplayed", "_compute_teacher_log_prob", "_episode_metrics"}
-OWN_CALLS = {"update_teacher", "save_teacher", "load_teacher", "_teacher_file"}
+OWN_CALLS = {"update_teacher", "save_teacher", "load_teacher", "compute_average_log_prob", "_teacher", "_teacher_file"}
 # our class, verl's class, the names that are ours alone; every other name must be verl's, or a hook is never called
 PAIRS = [
     (SdarTrainer, PPOTrainerSync, OWN_STEPS),
     (agent_loop.EnvAgentLoop, loops.AgentLoopBase, set()),
-    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "pool_stats", "close"}),
-    (agent_loop.SdarAgentLoopManager, agent_loop_tq.AgentLoopManagerTQ, {"check_alive", "pool_stats", "close"}),
+    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "teacher_rows", "pool_stats", "close"}),
+    (
+        agent_loop.SdarAgentLoopManager,
+        agent_loop_tq.AgentLoopManagerTQ,
+        {"check_alive", "teacher_rows", "pool_stats", "close"},
+    ),
     (CpuHttpServer, vLLMHttpServer, set()),
     (CpuReplica, vLLMReplica, set()),
     (CpuServerAdapter, ServerAdapter, set()),
@@ -53,6 +57,7 @@ PAIRS = [
     (SdarTrainingWorker, TrainingWorker, set()),
     (SdarActorRolloutRefWorker, ActorRolloutRefWorker, OWN_CALLS),
     (CpuActorRolloutRefWorker, ActorRolloutRefWorker, set()),
+    (CpuCriticWorker, TrainingWorker, set()),
 ]
 # what is called, and the arguments it must take by name
 CALLED = {

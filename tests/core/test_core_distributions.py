@@ -1,5 +1,8 @@
 """Divergences between distributions against dense NumPy, at their ends, and what they must never do."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -143,3 +146,41 @@ def test_no_rows_and_wrong_use():
         distribution_divergence(torch.zeros(2, 4), torch.zeros(2, 4), 1.0, topk=5)
     with pytest.raises(ValueError, match="known supports"):
         distribution_divergence(torch.zeros(2, 4), torch.zeros(2, 4), 1.0, support="both")
+
+
+@SETTINGS
+@given(seed=CASES["seed"], topk=st.sampled_from([None, 3]), chunk=st.integers(1, 8))
+def test_rows_named_are_compared_in_place(seed, topk, chunk):
+    """As if they had been copied out first; rows that are not named get no gradient."""
+    rng = np.random.default_rng(seed)
+    student, teacher = rng.normal(size=(7, 9)), rng.normal(size=(7, 9))
+    at = np.flatnonzero(rng.random(7) < 0.5)
+    leaf = torch.tensor(student, requires_grad=True)
+    found = distribution_divergence(leaf, torch.tensor(teacher[at]), 0.5, at=torch.tensor(at), topk=topk, chunk=chunk)
+    found.sum().backward()
+    expected, gradient = run(student[at], teacher[at], 0.5, topk=topk) if len(at) else ([], np.zeros((0, 9)))
+    np.testing.assert_allclose(found.detach(), expected, atol=1e-12)
+    np.testing.assert_allclose(leaf.grad[at], gradient, atol=1e-12)
+    others = np.setdiff1d(np.arange(7), at)
+    assert (leaf.grad[others] == 0).all()
+
+
+@pytest.mark.parametrize("at", [[1, 0], [0, 0], [0, 7], [-1, 0]])
+def test_rows_must_be_named_in_order(at):
+    with pytest.raises(ValueError, match="ascending"):
+        distribution_divergence(torch.zeros(7, 3), torch.zeros(2, 3), 1.0, at=torch.tensor(at))
+
+
+@pytest.mark.parametrize(("topk", "kept"), [(3, False), (None, True)])
+def test_topk_does_not_keep_the_teachers_logits(topk, kept):
+    """They are as large as the student's; only `full` needs them again in the backward pass."""
+    memory = np.random.default_rng(0).normal(size=(6, 50))
+    alive = weakref.ref(memory)
+    student = torch.zeros(6, 50, dtype=torch.float64, requires_grad=True)
+    teacher = torch.from_numpy(memory)
+    found = distribution_divergence(student, teacher, 0.5, topk=topk, chunk=4)
+    del memory, teacher
+    gc.collect()
+    assert (alive() is not None) == kept
+    found.sum().backward()
+    assert student.grad.abs().sum() > 0

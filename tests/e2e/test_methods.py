@@ -1,8 +1,12 @@
-"""One step of the methods that need parts of their own, through the whole real stack: each does what it says."""
+"""Two steps of every method through the whole real stack: each does what it says.
+
+`grpo` and `sdar` are trained by test_quickstart_run.py and test_real_training.py.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import pytest
 import torch
@@ -10,19 +14,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdar_verl.evaluation.jsonl import read_records
 from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord
+from sdar_verl.lab import WEIGHTS
+from sdar_verl.lab.model import build_model
+from sdar_verl.skills.skill import canonical_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ONE_STEP = {
-    "trainer.total_training_steps": 1,
+TWO_STEPS = {
+    "trainer.total_training_steps": 2,
+    "trainer.test_freq": -1,
     "trainer.save_freq": -1,
     "trainer.val_before_train": "false",
     "actor_rollout_ref.actor.optim.lr": 1e-3,
 }
 
 
-def step(train, name, overrides):
-    run = train(name, {**ONE_STEP, **overrides})
+def train_with(train, name, overrides):
+    run = train(name, {**TWO_STEPS, **overrides})
     assert run.wait() == 0, run.tail()
     assert run.left() == []
     data = run.lines("metrics.jsonl")[-1]["data"]
@@ -30,8 +38,83 @@ def step(train, name, overrides):
     return run, data
 
 
+def distribution(network, tokenizer, prompt, response, temperature):
+    """What Hugging Face's model expects at each token of `response` after `prompt`, in float64."""
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = network(torch.tensor([ids + response])).logits[0, len(ids) - 1 : -1]
+    return (logits.double() / temperature).softmax(-1)
+
+
+def test_gigpo_on_rloo(train):
+    """The advantages that verl trained on are those of the recorded rewards; the shipped model earns different ones."""
+    run, data = train_with(train, "gigpo", {
+        "method": "gigpo",
+        "algorithm.adv_estimator": "rloo",
+        "sdar.step_groups.weight": 1e-9,
+        "actor_rollout_ref.model.path": WEIGHTS,
+        "actor_rollout_ref.rollout.n": 4,
+        "env.alfworld.history_length": 0,
+        "env.alfworld.room_list": "true",
+        "env.alfworld.max_steps": 8,
+        "env.invalid_action_penalty": 0.5,
+        "data.max_prompt_length": 384,
+        "data.max_response_length": 24,
+        "actor_rollout_ref.rollout.max_model_len": 512,
+    })  # fmt: skip
+    assert data["step_groups/size_mean"] > 1.0
+    assert not any(name.startswith("sdar/") for name in data)
+    rewards = defaultdict(list)
+    for episode in read_records(run.run_dir / "episodes/train.jsonl", EpisodeRecord):
+        if episode.step == 2:
+            rewards[episode.uid].append(episode.reward)
+    expected = [reward - (sum(group) - reward) / (len(group) - 1) for group in rewards.values() for reward in group]
+    assert max(expected) > 0, "all episodes of a group earned the same: this test could not fail"
+    assert data["critic/advantages/max"] == pytest.approx(max(expected), abs=1e-4)
+    assert data["critic/advantages/min"] == pytest.approx(min(expected), abs=1e-4)
+
+
+def test_grpo_opsd_on_ppo_distils_every_token_alike(train):
+    _, data = train_with(train, "grpo_opsd", {"method": "grpo_opsd", "algorithm.adv_estimator": "gae"})
+    assert math.isfinite(data["critic/vf_loss"]) and data["critic/grad_norm"] > 0
+    assert data["sdar/lambda"] == 0.005 and data["sdar/gate_mean"] == 1.0 and data["sdar/taught_share"] == 1.0
+    assert data["sdar/loss"] != 0.0
+
+
+def test_sdft_learns_from_the_tasks_solution_alone(train):
+    _, data = train_with(train, "sdft", {"method": "sdft"})
+    assert data["sdar/loss"] > 0, "a KL between two different prompts"
+    assert data["sdar/context/reference_share"] == 1.0
+    assert data["actor/pg_loss"] == 0.0 and data["actor/grad_norm"] > 0
+
+
+def test_opd_is_scored_by_another_model(train, model, tmp_path):
+    """The teacher has other weights and more layers, and the recorded scores are its own."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    other = build_model(tokenizer, hidden=64, layers=3, heads=2, kv_heads=1, ffn=64, max_positions=2048, seed=7)
+    with torch.no_grad():
+        other.get_input_embeddings().weight.mul_(8)
+    other.save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    run, data = train_with(train, "opd", {
+        "method": "opd",
+        "sdar.teacher.model_path": tmp_path / "teacher",
+        "actor_rollout_ref.rollout.temperature": 0.7,
+    })  # fmt: skip
+    assert data["critic/advantages/mean"] == pytest.approx(data["sdar/gap_mean"], rel=1e-4)
+    checked = 0
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        turn = record.turns[0]
+        assert record.teacher_prompt == record.student_prompt
+        teacher = distribution(other.eval(), tokenizer, record.teacher_prompt, turn.response_ids, 0.7)
+        expected = teacher.log()[range(len(turn.response_ids)), turn.response_ids]
+        assert turn.teacher_logp == pytest.approx(expected.tolist(), abs=2e-4)
+        checked += max(map(abs, turn.gap)) > 0.1
+    assert checked > 0, "teacher and student think alike: this test could not fail"
+
+
 def test_skill_sd_on_gigpo(train):
-    _, data = step(train, "skill_sd", {"method": "skill_sd", "sdar.step_groups.weight": 1.0})
+    _, data = train_with(train, "skill_sd", {"method": "skill_sd", "sdar.step_groups.weight": 1.0})
     assert data["sdar/loss"] > 0, "k3 is never negative"
     assert data["sdar/lambda"] == 0.001 and data["sdar/gate_mean"] == 1.0
     assert data["step_groups/size_mean"] > 1.0, "the first turns of a group begin alike"
@@ -43,9 +126,9 @@ def test_the_teacher_in_the_advantage(train):
 
     The teacher is shown each task's own solution.
     """
-    _, data = step(train, "rlsd", {
+    _, data = train_with(train, "rlsd", {
         "method": "rlsd",
-        "sdar.skills.retriever": "reference",
+        "sdar.context.parts": "[reference]",
         "sdar.distillation.advantage": "reverse_kl",
         "sdar.distillation.rl": "false",
         "sdar.distillation.coef": 2.0,
@@ -59,7 +142,11 @@ def test_the_teacher_in_the_advantage(train):
 
 
 def test_skill_grpo_shows_the_student_skills_in_training_alone(train):
-    run, data = step(train, "skill_grpo", {"method": "skill_grpo", "data.max_prompt_length": 800})
+    run, data = train_with(train, "skill_grpo", {
+        "method": "skill_grpo",
+        "data.max_prompt_length": 800,
+        "trainer.test_freq": 2,
+    })  # fmt: skip
     assert {name for name in data if name.startswith("sdar/")} == {
         "sdar/student_task_skill_share",
         "sdar/student_shrunk_share",
@@ -75,10 +162,14 @@ def test_skill_grpo_shows_the_student_skills_in_training_alone(train):
 
 
 def test_opsd_compares_whole_distributions(train, model):
-    """The loss is the divergence that Hugging Face's model gives for the recorded prompts and answers."""
-    run, data = step(train, "opsd", {
+    """The loss is the divergence that Hugging Face's model gives for the recorded prompts and answers.
+
+    The trust region mixes the logits of equal weights here: it runs, and must change nothing.
+    """
+    run, data = train_with(train, "opsd", {
         "method": "opsd",
-        "sdar.skills.retriever": "rules",
+        "sdar.context.parts": "[skills]",
+        "sdar.teacher.trust_region": 0.3,
         "sdar.record.token_episodes": 8,
         "env.alfworld.max_steps": 1,
         "actor_rollout_ref.actor.optim.lr": 0.0,
@@ -87,14 +178,13 @@ def test_opsd_compares_whole_distributions(train, model):
     tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
     found = []
     for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        if record.step != 2:
+            continue
         (turn,) = record.turns
-        pair = []
-        for prompt in (record.student_prompt, record.teacher_prompt):
-            ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            with torch.no_grad():
-                logits = network(torch.tensor([ids + turn.response_ids])).logits[0, len(ids) - 1 : -1]
-            pair.append((logits.double() / 0.8).softmax(-1))
-        student, teacher = pair
+        student, teacher = (
+            distribution(network, tokenizer, prompt, turn.response_ids, temperature=0.8)
+            for prompt in (record.student_prompt, record.teacher_prompt)
+        )
         found.append((teacher * (teacher / student).log()).sum(-1))
     expected = float(torch.cat(found).mean())
     assert data["sdar/loss"] == pytest.approx(expected, rel=2e-2)
@@ -126,7 +216,7 @@ def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_pro
         "trainer.test_freq": -1,
     }
     for steps in (2, 3):
-        run = train("ema", {**ONE_STEP, **overrides, "trainer.total_training_steps": steps})
+        run = train("ema", {**TWO_STEPS, **overrides, "trainer.total_training_steps": steps})
         assert run.wait() == 0, run.tail()
         assert run.left() == []
     widest = {}
@@ -138,3 +228,28 @@ def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_pro
         data = line["data"]
         assert data["actor/grad_norm"] > 0, "nothing was learned, so this test could not fail"
         assert data["actor/pg_loss"] == 0.0 and 0 < data["sdar/gate_mean"] < 1
+
+
+def test_sdpo_shows_siblings_successes(train):
+    """With a threshold that every episode reaches, each row's teacher is shown a sibling's whole attempt."""
+    run, data = train_with(train, "sdpo", {
+        "method": "sdpo",
+        "sdar.context.success_reward_threshold": -100.0,
+        "sdar.teacher.max_prompt_length": 1500,
+        "actor_rollout_ref.rollout.max_model_len": 1600,
+        "sdar.record.token_episodes": 8,
+    })  # fmt: skip
+    # a random model may write what its tokenizer takes for the end of a turn; such an attempt is not shown
+    assert 0 < data["sdar/taught_share"] == data["sdar/context/demonstration_share"]
+    assert "sdar/context/feedback_share" not in data
+    episodes = {
+        (e.step, e.uid, e.session): e for e in read_records(run.run_dir / "episodes/train.jsonl", EpisodeRecord)
+    }
+    found = 0
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        sibling = episodes[record.step, record.uid, 1 - record.session]
+        shown = [canonical_text(f"Action: {turn.action}") for turn in sibling.turns]
+        if record.teacher_prompt != record.student_prompt:
+            assert [text for text in shown if text not in record.teacher_prompt] == []
+            found += 1
+    assert found > 0

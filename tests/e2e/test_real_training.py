@@ -127,7 +127,7 @@ def test_two_runs_side_by_side_and_no_privileged_text_no_gap(train):
     """Guards that two runs on one machine share nothing, and that the teacher without skills is the student.
 
     One run has two ranks, two vLLM replicas, whole-trajectory rows, the reference as teacher, top-k distributions and
-    T = 0.7; the other one rank, step rows, the actor as teacher, whole distributions and T = 1.
+    T = 1.3; the other one rank, step rows, the actor as teacher, whole distributions and T = 0.4.
     """
     alike = {
         "sdar.skills.retriever": "none",
@@ -149,12 +149,12 @@ def test_two_runs_side_by_side_and_no_privileged_text_no_gap(train):
         "data.max_response_length": 700,
         "sdar.max_turn_tokens": 12,
         "actor_rollout_ref.rollout.max_model_len": 1280,
-        "actor_rollout_ref.rollout.temperature": 0.7,
+        "actor_rollout_ref.rollout.temperature": 1.3,
     })  # fmt: skip
     plain = train("plain", {
         **alike,
         "sdar.distillation.divergence": "full",
-        "actor_rollout_ref.rollout.temperature": 1.0,
+        "actor_rollout_ref.rollout.temperature": 0.4,
     })  # fmt: skip
     for run in (wide, plain):
         assert run.wait() == 0, run.tail()

@@ -59,6 +59,8 @@ class ToyFamily(EnvFamily):
     task_types = ("toy",)
 
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
+        if split == "broken":
+            raise KeyError("a mistake in an environment")
         return [TaskRef(str(number), "toy", split) for number in range(4)]
 
     def make_env(self, config: Mapping[str, Any]) -> TextEnv:

@@ -108,14 +108,5 @@ def test_draws_are_the_same_in_another_process():
 
 
 def test_unknown_retriever_names_the_known_ones():
-    with pytest.raises(SkillError, match="known: full, none, random, reference, rules, wrong_task"):
+    with pytest.raises(SkillError, match="known: full, none, random, rules, wrong_task"):
         retrievers.make("best", STORE)
-
-
-def test_reference_gives_the_tasks_own_solution_alone():
-    asked = SkillQuery("alfworld", "look", "t/1", reference=("go to desk 1", "use desklamp 1"))
-    (found,) = retrievers.make("reference", STORE).retrieve(asked)
-    assert found.text == "These actions solve this very task:\ngo to desk 1\nuse desklamp 1"
-    assert (found.env, found.task_type) == ("alfworld", "look")
-    with pytest.raises(MissingSkillError, match="no reference solution was given"):
-        ids("reference", "look")

@@ -1,7 +1,7 @@
 import pytest
 
 from sdar_verl.skills import MemoryStore, MissingSkillError, Skill
-from sdar_verl.skills.coverage import CoverageCounts, has_task_skill, missing_task_types, require_coverage
+from sdar_verl.skills.coverage import has_task_skill, missing_task_types, require_coverage
 
 GENERAL = Skill("g", "general", "alfworld", None, 1, "test")
 LOOK = Skill("l", "look", "alfworld", "look", 1, "test")
@@ -25,17 +25,3 @@ def test_only_the_own_type_counts_as_task_specific():
     assert has_task_skill([GENERAL, LOOK], "look")
     assert not has_task_skill([GENERAL, LOOK], "heat")
     assert not has_task_skill([GENERAL], "look")
-
-
-def test_counts_give_shares_and_add_up_over_processes():
-    one, two = CoverageCounts(), CoverageCounts()
-    one.add("look", [GENERAL, LOOK])
-    one.add("heat", [GENERAL, LOOK])
-    two.add("look", [])
-    two.add("look", [GENERAL])
-    assert (one + two).metrics() == {
-        "sdar/task_skill_share": 0.25,
-        "sdar/any_skill_share": 0.75,
-        "sdar/skills_per_row": 1.25,
-    }
-    assert CoverageCounts().metrics() == {}

@@ -39,6 +39,12 @@ class AlfworldFamily(EnvFamily):
 
     name = "alfworld"
     task_types = TASK_TYPES
+    own_keys = (
+        "data_root", "splits", "task_types", "history_length", "thinking", "require_admissible", "room_list", "engine"
+    )  # fmt: skip
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return _settings(config)
 
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
         settings = _settings(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -13,8 +14,17 @@ def log_probs_from_logits(logits: torch.Tensor, labels: torch.Tensor, **_: objec
     return -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
 
 
+def load_critic(local_path: str, torch_dtype: torch.dtype, model_config: Any, trust_remote_code: bool) -> Any:
+    """A model with one value a token, for verl's function of this name, which asks for FlashAttention."""
+    from transformers import AutoModelForTokenClassification
+
+    return AutoModelForTokenClassification.from_pretrained(
+        local_path, dtype=torch_dtype, config=model_config, trust_remote_code=trust_remote_code
+    )
+
+
 def register_engine(transformer_impl: ModuleType) -> None:
-    """Register an FSDP2 language-model engine for device ``cpu``; `transformer_impl` is verl's engine module."""
+    """Register FSDP2 engines for policies and critics on device ``cpu``; `transformer_impl` is verl's engine module."""
     from verl.workers.engine.base import EngineRegistry
 
     stock_policy = transformer_impl.CPUOffloadPolicy
@@ -38,15 +48,29 @@ def register_engine(transformer_impl: ModuleType) -> None:
         finally:
             transformer_impl.logprobs_from_logits = stock
 
-    class CpuFSDPEngine(transformer_impl.FSDPEngineWithLMHead):
-        """Stock FSDP2 engine; differs in frozen models' offload policy and in the kernel for log-probabilities."""
-
+    class Unpinned:
         def _build_fsdp_module(self, module):
             with unpinned():
                 return super()._build_fsdp_module(module)
+
+    class CpuFSDPEngine(Unpinned, transformer_impl.FSDPEngineWithLMHead):
+        """Stock FSDP2 engine; differs in frozen models' offload policy and in the kernel for log-probabilities."""
 
         def prepare_model_outputs(self, *args, **kwargs):
             with batched_log_probs():
                 return super().prepare_model_outputs(*args, **kwargs)
 
+    class CpuCriticEngine(Unpinned, transformer_impl.FSDPEngineWithValueHead):
+        """Stock FSDP2 engine of a critic; differs in that its model attends without FlashAttention."""
+
+        def _build_module(self):
+            import verl.utils.model as models
+
+            stock, models.load_valuehead_model = models.load_valuehead_model, load_critic
+            try:
+                return super()._build_module()
+            finally:
+                models.load_valuehead_model = stock
+
     EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device="cpu")(CpuFSDPEngine)
+    EngineRegistry.register(model_type="value_model", backend=["fsdp2"], device="cpu")(CpuCriticEngine)

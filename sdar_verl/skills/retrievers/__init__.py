@@ -7,7 +7,6 @@ from sdar_verl.skills.retrievers.base import Retriever, SkillQuery
 from sdar_verl.skills.retrievers.full import FullRetriever
 from sdar_verl.skills.retrievers.none import NoneRetriever
 from sdar_verl.skills.retrievers.random import RandomRetriever
-from sdar_verl.skills.retrievers.reference import ReferenceRetriever
 from sdar_verl.skills.retrievers.rules import RulesRetriever
 from sdar_verl.skills.retrievers.wrong_task import WrongTaskRetriever
 from sdar_verl.skills.store import SkillStore
@@ -20,7 +19,6 @@ _CLASSES: dict[str, type[Retriever]] = {
         RandomRetriever,
         NoneRetriever,
         WrongTaskRetriever,
-        ReferenceRetriever,
     )
 }
 

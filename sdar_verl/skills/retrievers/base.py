@@ -21,14 +21,12 @@ class SkillQuery:
 
     Attributes:
         task_type: what the environment says, never guessed from a prompt.
-        reference: actions that solve the task, for the retriever that shows them; empty otherwise.
     """
 
     env: str
     task_type: str
     task_id: str
     seed: int = 0
-    reference: tuple[str, ...] = ()
 
 
 class Retriever(ABC):

@@ -1,0 +1,1 @@
+"""Our environments under other projects' interfaces; each adapter is a module with an extra of its own."""

@@ -1,0 +1,56 @@
+"""Advantages of an episode's outcome on rows of turns, for estimators that verl knows on whole episodes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.trainer.ppo.v1 import trainer_base
+
+# One number for a whole episode, from the rewards of its group. verl hands these every row, so that an episode of many
+# turns would count as many samples; for grpo alone it takes each episode's last row.
+BY_EPISODE = ("rloo", "rloo_vectorized", "grpo_vectorized")
+
+
+def episode_advantages(data: Any, batch_keys: list[str], adv_estimator: str, **options: Any) -> Any:
+    """What verl's estimator gives for the last row of each episode, on every sampled token of all its rows.
+
+    Args:
+        data: verl's ``DataProto`` of a step; gains ``advantages`` and ``returns``, ``(B, T)``.
+        batch_keys: ``{uid}_{session}_{turn}`` of each row.
+        adv_estimator: one of `BY_EPISODE`.
+        options: as verl's ``compute_advantage`` takes them.
+    """
+    last: dict[str, tuple[int, int]] = {}
+    for number, key in enumerate(batch_keys):
+        session, _, turn = key.rpartition("_")
+        last[session] = max(last.get(session, (-1, -1)), (int(turn), number))
+    sessions = {session: place for place, session in enumerate(last)}
+    found = compute_advantage(
+        data.select_idxs([number for _, number in last.values()]), adv_estimator=adv_estimator, **options
+    ).batch
+    mask = found["response_mask"]
+    of_episode = (found["advantages"] * mask).sum(-1) / mask.sum(-1).clamp(min=1)  # the same on each of its tokens
+    places = torch.tensor([sessions[key.rpartition("_")[0]] for key in batch_keys])
+    data.batch["advantages"] = of_episode[places].unsqueeze(-1) * data.batch["response_mask"]
+    data.batch["returns"] = data.batch["advantages"]
+    return data
+
+
+@contextmanager
+def by_episode() -> Iterator[None]:
+    """Inside it verl's trainer has `episode_advantages` for the estimators in `BY_EPISODE`."""
+    stock = trainer_base.compute_advantage_for_multi_trajectories
+
+    def compute(data: Any, batch_keys: list[str], adv_estimator: Any, **options: Any) -> Any:
+        chosen = episode_advantages if str(getattr(adv_estimator, "value", adv_estimator)) in BY_EPISODE else stock
+        return chosen(data, batch_keys=batch_keys, adv_estimator=adv_estimator, **options)
+
+    trainer_base.compute_advantage_for_multi_trajectories = compute
+    try:
+        yield
+    finally:
+        trainer_base.compute_advantage_for_multi_trajectories = stock

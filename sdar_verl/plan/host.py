@@ -1,0 +1,93 @@
+"""What a run needs of its machines beside GPU memory: main memory, processes, disk, and how large a checkpoint is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdar_verl.plan.job import Job
+from sdar_verl.plan.units import GB, GIB
+
+TRAINER_PROCESS = 6 * GIB  # Python, CUDA and NCCL libraries, staging buffers: one for each GPU
+ENGINE_PROCESS = 5 * GIB  # likewise of a rollout engine's worker
+RAY = 8 * GIB  # head, object store in use, TransferQueue's actors
+AGENT_WORKER = 1 * GIB  # an agent-loop worker with tokenizer and skills
+# one process of environments: with its first one, and each further one
+ENVIRONMENTS = {"alfworld": (97e6, 7e6)}
+OTHER_ENVIRONMENT = (500e6, 20e6)
+INSTALLATION = 15 * GB
+TOKEN_FIELDS = 10  # numbers of 8 bytes that travel for each token of a step
+
+
+@dataclass(frozen=True)
+class Host:
+    """Bytes for each machine, apart from `checkpoint` and `export`, which are the whole model's.
+
+    Attributes:
+        memory: part to bytes of main memory.
+        loading: main memory while the weights are loaded: the first rank of a machine holds them whole.
+        processes: busy processes.
+        disk: part to bytes.
+        checkpoint: what one checkpoint takes (weights and optimizer in the kept type).
+        export: the weights alone in two bytes a number, as a Hugging Face folder.
+        slots: episodes that the environment processes can play at once, on all machines.
+    """
+
+    memory: dict[str, float]
+    loading: float
+    processes: int
+    disk: dict[str, float]
+    checkpoint: float
+    export: float
+    slots: int
+
+    @property
+    def memory_peak(self) -> float:
+        """Main memory of a machine at its fullest."""
+        return max(sum(self.memory.values()), self.memory["processes"] + self.loading)
+
+
+def estimate(job: Job, tokens_per_step: float) -> Host:
+    """Needs of one machine of the run; `tokens_per_step` are those that travel through TransferQueue."""
+    gpus = job.gpus // job.nodes
+    state = job.weight_bytes * (job.kept + 3 * job.trainable)
+    offloaded = 0.0
+    if job.cpu_offload:
+        offloaded = state
+    else:
+        offloaded += job.weight_bytes * (job.kept + job.trainable) * job.param_offload
+        offloaded += 2 * job.weight_bytes * job.trainable * job.optimizer_offload
+    first, further = ENVIRONMENTS.get(job.env, OTHER_ENVIRONMENT)
+    processes = job.env_processes / job.nodes
+    environments = processes * (first + further * (job.envs_per_process - 1))
+    whole = job.weight_bytes * job.kept
+    reference = job.ref_bytes * job.model.params if job.reference else 0
+    memory = {
+        "processes": gpus * (TRAINER_PROCESS + ENGINE_PROCESS) + RAY + job.agent_workers / job.nodes * AGENT_WORKER,
+        "environments": environments,
+        "reference": reference / job.nodes,
+        "offloaded training state": offloaded / job.nodes,
+        # adapters are handed over alone, so the sleeping engine keeps the base weights on the host
+        "sleeping rollout weights": job.rollout_bytes * job.model.params * gpus / job.tp if _parks(job) else 0,
+        "rows of a step": tokens_per_step * TOKEN_FIELDS * 8 / job.nodes,
+    }
+    checkpoint = job.weight_bytes * (job.kept + 2 * job.trainable)
+    teacher = job.ref_bytes * job.model.params if job.moving_average else 0
+    kept = job.keep + 1 if job.save_every > 0 else 0
+    disk = {
+        "installation": INSTALLATION,
+        "model": 2 * job.model.params,
+        "checkpoints": kept * (checkpoint + teacher) / job.nodes,
+    }
+    return Host(
+        memory={name: size for name, size in memory.items() if size},
+        loading=whole + reference,
+        processes=2 * gpus + round(processes) + round(job.agent_workers / job.nodes) + 2,
+        disk=disk,
+        checkpoint=checkpoint + teacher,
+        export=2 * job.model.params,
+        slots=job.env_processes * job.envs_per_process,
+    )
+
+
+def _parks(job: Job) -> bool:
+    return bool(job.lora_rank) and job.sleeps

@@ -1,0 +1,151 @@
+"""Seconds of a step by phase, from arithmetic and a few measured rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sdar_verl.plan.catalogue import Instance
+from sdar_verl.plan.host import Host
+from sdar_verl.plan.job import Job
+from sdar_verl.plan.units import HOUR
+from sdar_verl.plan.workload import Workload
+
+PHASES = ("generate", "environment", "old", "ref", "teacher", "update", "sync", "other")
+SCORING = ("old", "ref", "teacher")
+LAUNCH_SECONDS = 0.004  # of one decoding step beside what memory bandwidth asks for
+PREFILL_SHARE = 0.4  # of peak arithmetic while prompts are read
+SYNC_RATE = 10e9  # bytes a second from the trainer's shards into the engines of one GPU
+SAVE_RATE = 1e9  # bytes a second to the local disk of one machine
+PCIE_RATE = 12e9  # bytes a second between host and one GPU
+HOST_RATE = 100e9  # bytes a second of a machine's memory in an optimizer step on the CPU
+START_SECONDS = 600.0  # Ray, weights, engines, environments, first validation's warm-up
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of what the hardware could do at best.
+
+    Attributes:
+        scoring: of peak arithmetic, for each of `SCORING`.
+        update: likewise.
+        generate: of the time that memory bandwidth and arithmetic alone would need.
+        other: seconds of a step that belong to no phase.
+        source: what was measured.
+        measured: whether it was on this kind of hardware.
+    """
+
+    scoring: Mapping[str, float]
+    update: float
+    generate: float
+    other: float
+    source: str
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Times:
+    """Attributes (seconds):
+    phases: of one step.
+    validation, save, start: one evaluation, one checkpoint, the start of the run.
+    evaluations, saves, steps: how many of each the run has.
+    """
+
+    phases: dict[str, float]
+    validation: float
+    save: float
+    start: float
+    evaluations: int
+    saves: int
+    steps: int
+
+    @property
+    def step(self) -> float:
+        """One training step."""
+        return sum(self.phases.values())
+
+    @property
+    def hours_without_saves(self) -> float:
+        """The run without its checkpoints."""
+        return (self.steps * self.step + self.evaluations * self.validation + self.start) / HOUR
+
+    @property
+    def hours(self) -> float:
+        """The whole run, uninterrupted."""
+        return self.hours_without_saves + self.saves * self.save / HOUR
+
+
+def forward_flops(job: Job, tokens: float) -> float:
+    """Multiplications and additions of a forward pass: two for each parameter and token; a lookup is none."""
+    return 2 * (job.model.active - (0 if job.model.tied else job.model.embedding)) * tokens
+
+
+def update_flops(job: Job, tokens: float) -> float:
+    """Forward, backward (twice a forward; once where only adapters have gradients) and recomputed blocks."""
+    passes = 1 + (1 if job.lora_rank else 2) + (1 if job.checkpointing else 0)
+    return passes * forward_flops(job, tokens)
+
+
+def generation_bound(job: Job, work: Workload, instance: Instance, episodes: int) -> float:
+    """Seconds to play `episodes` at once, by memory bandwidth and arithmetic alone; the longest episode decides."""
+    turns = max(work.turns, job.max_turns)
+    playing = episodes / job.replicas
+    context = work.prompt + work.answer / 2
+    read = job.rollout_bytes * job.model.params / job.tp
+    read += playing * context * job.model.kv_bytes_per_token(job.rollout_bytes) / min(job.tp, job.model.kv_heads)
+    decoding = turns * work.answer * (read / instance.memory_rate + LAUNCH_SECONDS)
+    prompts = forward_flops(job, episodes * work.turns * work.prompt)
+    return decoding + prompts / (job.gpus * instance.bf16_flops * PREFILL_SHARE)
+
+
+def environment_seconds(job: Job, work: Workload, episodes: int) -> float:
+    """Seconds in which episodes wait for their environments, which share processes."""
+    at_once = max(1.0, episodes / max(1, job.env_processes))
+    return max(work.turns, job.max_turns) * work.step_seconds * at_once
+
+
+def estimate(job: Job, work: Workload, instance: Instance, rates: Rates, host: Host) -> Times:
+    """Times of a run on one kind of instance."""
+    peak = job.gpus * instance.bf16_flops
+    tokens, episodes = work.tokens(job), job.episodes
+    scored = {"old": tokens, "ref": tokens if job.kl else 0.0}
+    scored["teacher"] = work.teacher_tokens(job) if job.teacher in ("actor", "ref") else 0.0
+    phases = {
+        "generate": generation_bound(job, work, instance, episodes) / rates.generate,
+        "environment": environment_seconds(job, work, episodes),
+        **{name: forward_flops(job, scored[name]) / (peak * rates.scoring[name]) for name in SCORING},
+        "update": update_flops(job, tokens) / (peak * rates.update),
+        "sync": job.rollout_bytes * job.model.params / job.tp / SYNC_RATE,
+        "other": rates.other,
+    }
+    if job.distribution:  # the teacher reads its rows once more inside the update
+        phases["update"] += forward_flops(job, work.teacher_tokens(job)) / (peak * rates.update)
+    if job.cpu_offload:
+        phases["update"] += _on_the_host(job, work.rows(job), tokens)
+    phases["sync"] += _moved(job)
+    panel = job.panel or episodes
+    playing = generation_bound(job, work, instance, panel) / rates.generate + environment_seconds(job, work, panel)
+    return Times(
+        phases={name: phases[name] for name in PHASES if phases[name] > 0},
+        validation=playing,
+        save=host.checkpoint / job.nodes / SAVE_RATE,
+        start=START_SECONDS,
+        evaluations=job.steps // job.test_every + 1 if job.test_every > 0 else 0,
+        saves=job.steps // job.save_every if job.save_every > 0 else 0,
+        steps=job.steps,
+    )
+
+
+def _on_the_host(job: Job, rows: float, tokens: float) -> float:
+    """Seconds of a step that FSDP2's offload policy adds: AdamW in main memory, weights and gradients over PCIe."""
+    updates = max(1.0, rows / job.mini_rows)
+    passes = max(1.0, tokens / (job.gpus * job.update_tokens))
+    adam = 7 * job.weight_bytes * job.trainable / (HOST_RATE * job.nodes)  # four read, three written
+    moved = job.weight_bytes * (2 * job.kept + job.trainable) / job.gpus / PCIE_RATE
+    return updates * adam + passes * moved
+
+
+def _moved(job: Job) -> float:
+    """Seconds of a step in which verl moves training state between host and GPU: scoring and update, there and back."""
+    weights, moments = job.weight_bytes * job.kept / job.shards, 2 * job.weight_bytes * job.trainable / job.shards
+    return (4 * weights * job.param_offload + 2 * moments * job.optimizer_offload) / PCIE_RATE
