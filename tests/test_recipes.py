@@ -23,7 +23,6 @@ MODELS = {
 METHODS = sorted(path.stem for path in (ROOT / "sdar_verl" / "config" / "method").glob("*.yaml"))
 PUBLISHED = {
     "data.train_batch_size": 16,
-    "data.max_prompt_length": 2048,
     "data.max_response_length": 512,
     "actor_rollout_ref.rollout.n": 8,
     "actor_rollout_ref.rollout.temperature": 1.0,
@@ -42,21 +41,40 @@ PUBLISHED = {
     "algorithm.adv_estimator": "grpo",
     "algorithm.use_kl_in_reward": False,
     "env.invalid_action_penalty": 0.1,
-    "env.alfworld.max_steps": 50,
-    "env.alfworld.history_length": 2,
-    "env.alfworld.success_reward": 10.0,
     "sdar.panel.size": 128,
-    "trainer.n_gpus_per_node": 8,
     "trainer.total_training_steps": 150,
     "trainer.test_freq": 5,
     "trainer.v1.trainer_mode": "sdar",
 }
+ENVIRONMENTS = {
+    "alfworld": {
+        "data.max_prompt_length": 2048,
+        "env.alfworld.max_steps": 50,
+        "env.alfworld.history_length": 2,
+        "env.alfworld.success_reward": 10.0,
+        "trainer.n_gpus_per_node": 8,
+    },
+    "webshop": {
+        "data.max_prompt_length": 4096,
+        "env.webshop.max_steps": 15,
+        "env.webshop.history_length": 2,
+        "env.webshop.success_reward": 10.0,
+        "env.webshop.goals": "synthetic",
+        "trainer.n_gpus_per_node": 2,
+    },
+}
+MINI_BATCH_ROWS = {"alfworld": 256, "webshop": 64}
+
+
+def published(recipe):
+    return PUBLISHED | ENVIRONMENTS[recipe.parent.name]
 
 
 def call(recipe, *arguments, python=sys.executable):
     """The recipe as a user calls it; ``--cfg job`` makes Hydra print the composed configuration and stop."""
     environment = os.environ | {"PYTHON": python, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "envs")])}
-    environment.pop("ALFWORLD_DATA", None)
+    for name in ("ALFWORLD_DATA", "WEBSHOP_DATA"):
+        environment.pop(name, None)
     return subprocess.run(
         ["bash", str(recipe), *arguments, "--cfg", "job", "--resolve"],
         capture_output=True,
@@ -74,17 +92,20 @@ def composed(recipe, *arguments):
 
 
 def test_there_is_a_recipe_for_every_published_model():
-    assert {path.stem for path in RECIPES if path.parent.name == "alfworld"} == set(MODELS)
+    wanted = {(env, model) for env in ENVIRONMENTS for model in MODELS}
+    assert {(path.parent.name, path.stem) for path in RECIPES} == wanted
 
 
 @pytest.mark.parametrize("method", ["sdar", "grpo"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_composes_with_the_published_numbers(recipe, method):
     config = composed(recipe, f"method={method}")
-    assert {key: OmegaConf.select(config, key) for key in PUBLISHED} == PUBLISHED
-    assert config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n == 256
+    wanted = published(recipe)
+    assert {key: OmegaConf.select(config, key) for key in wanted} == wanted
+    rows = config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
+    assert rows == MINI_BATCH_ROWS[recipe.parent.name]
     assert config.actor_rollout_ref.model.path == MODELS[recipe.stem]
-    assert config.trainer.experiment_name == f"{method}-alfworld-{recipe.stem}"
+    assert config.trainer.experiment_name == f"{method}-{recipe.parent.name}-{recipe.stem}"
     assert config.sdar.run_dir == f"runs/{config.trainer.experiment_name}"
     settings = Settings.from_config(OmegaConf.to_container(config))
     if method == "grpo":
@@ -103,7 +124,7 @@ def test_every_method_runs_from_a_recipe(method):
     assert settings.method == method
     kl = {"actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.kl_loss_coef"}
     alone = settings.distillation is not None and not settings.distillation.rl
-    kept = {key: value for key, value in PUBLISHED.items() if not (alone and key in kl)}
+    kept = {key: value for key, value in published(RECIPES[0]).items() if not (alone and key in kl)}
     assert {key: OmegaConf.select(config, key) for key in kept} == kept
     if alone:
         actor = config.actor_rollout_ref.actor

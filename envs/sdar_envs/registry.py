@@ -44,7 +44,7 @@ class EnvFamily(ABC):
         raise EnvError(f"{self.name} has no reference solutions; take `reference` out of sdar.context.parts")
 
 
-_MODULES = {"alfworld": "sdar_envs.alfworld"}
+_MODULES = {"alfworld": "sdar_envs.alfworld", "webshop": "sdar_envs.webshop"}
 
 
 def register(name: str, module: str) -> None:

@@ -87,14 +87,14 @@ async def play_episode(
     started, env_seconds, gen_seconds = time.perf_counter(), 0.0, 0.0
     rows: list[Row] = []
     turns: list[TurnRecord] = []
-    reward, won, failed, last_observation = 0.0, False, None, ""
+    reward, won, failed, score, last_observation = 0.0, False, None, None, ""
     conversation = actor.conversation()
     try:
         clock = time.perf_counter()
         observation, info = await env.reset(task)
         env_seconds += time.perf_counter() - clock
         view = EpisodeView(info["task_description"], observation, info["admissible_actions"])
-        done = info["won"]
+        done, score = info["won"], info.get("score")
         while not done:
             request = conversation.next_request(view, actor.limits)
             if request.too_long:
@@ -134,7 +134,7 @@ async def play_episode(
             env_seconds += time.perf_counter() - clock
             reward += gained
             rows[-1].gained += gained
-            won = bool(info["won"])
+            won, score = bool(info["won"]), info.get("score")
             view.history.append((view.observation, parsed.action))
             view.observation, view.admissible_actions = observation, info["admissible_actions"]
             last_observation = observation
@@ -156,6 +156,7 @@ async def play_episode(
         env_seconds=env_seconds,
         gen_seconds=gen_seconds,
         turns=turns,
+        score=None if score is None else float(score),
     )
     said = tuple(AttemptTurn(turn.observation, turn.response, turn.action) for turn in turns)
     attempt = Attempt(who.session, won, record.reward, said, last_observation, failed or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sdar_verl.errors import SdarError
@@ -41,6 +41,7 @@ class EpisodeRecord:
         failed: why the episode did not finish (a crashed or stuck environment), None when it did.
         skills: ids of the skills retrieved, for the teacher or for the student.
         seconds, env_seconds, gen_seconds: wall time of the whole episode, of environment calls, of generation.
+        score: the environment's own measure of the episode in [0, 1], where it has one beside winning; else None.
     """
 
     step: int
@@ -57,6 +58,7 @@ class EpisodeRecord:
     env_seconds: float
     gen_seconds: float
     turns: list[TurnRecord]
+    score: float | None = None
 
     def __post_init__(self) -> None:
         if self.won and self.failed is not None:
@@ -110,7 +112,8 @@ def from_dict(kind: type[T], content: Any) -> T:
     """Build a record of `kind`.
 
     Raises:
-        RecordError: `content` is no mapping, misses a field, has an unknown one or a value of the wrong type.
+        RecordError: `content` is no mapping, misses a field without a default, has an unknown one or a value of the
+            wrong type.
     """
     return _build(kind, content, kind.__name__)
 
@@ -119,11 +122,13 @@ def _build(kind: type[T], content: Any, where: str) -> T:
     if not isinstance(content, dict):
         raise RecordError(f"{where} must be an object, got {type(content).__name__}")
     hints = _hints(kind)
-    if missing := sorted(hints.keys() - content.keys()):
+    required = {f.name for f in fields(kind) if f.default is MISSING}
+    if missing := sorted(required - content.keys()):
         raise RecordError(f"{where} misses {', '.join(missing)}")
     if unknown := sorted(content.keys() - hints.keys()):
         raise RecordError(f"{where} has unknown fields {', '.join(map(str, unknown))}")
-    return kind(**{name: _value(hint, content[name], f"{where}.{name}") for name, hint in hints.items()})
+    given = {name: hint for name, hint in hints.items() if name in content}
+    return kind(**{name: _value(hint, content[name], f"{where}.{name}") for name, hint in given.items()})
 
 
 _HINTS: dict[type, dict[str, Any]] = {}

@@ -20,6 +20,7 @@ class Summary:
         by_task: mean outcome of each task id, in [0, 1].
         episodes: episodes behind it; more than tasks when a task is played several times.
         failed: episodes whose environment failed; they count as not won.
+        score: mean of the environment's own scores, where it gives any (an episode without one counts as 0).
     """
 
     overall: Rate
@@ -27,11 +28,15 @@ class Summary:
     by_task: Mapping[str, float]
     episodes: int
     failed: int
+    score: float | None = None
 
     def metrics(self, prefix: str = "val") -> dict[str, float]:
-        """Names and numbers for a logger: ``<prefix>/success_rate``, ``/success/<task_type>``, ``/n``, ``/failed``."""
+        """Names and numbers for a logger: ``<prefix>/success_rate``, ``/success/<task_type>``, ``/n``, ``/failed``,
+        and ``/score`` where there is one."""
         named = {f"{prefix}/success_rate": self.overall.rate, f"{prefix}/n": float(self.episodes)}
         named |= {f"{prefix}/success/{name}": rate.rate for name, rate in self.by_type.items()}
+        if self.score is not None:
+            named[f"{prefix}/score"] = self.score
         return named | {f"{prefix}/failed": float(self.failed)}
 
 
@@ -64,7 +69,18 @@ def summarize(episodes: Iterable[EpisodeRecord], confidence: float = 0.95) -> Su
         by_task=by_task,
         episodes=len(episodes),
         failed=sum(episode.failed is not None for episode in episodes),
+        score=_mean_score(episodes),
     )
+
+
+def _mean_score(episodes: list[EpisodeRecord]) -> float | None:
+    """Mean score of the tasks' means; None where no episode has a score."""
+    if all(episode.score is None for episode in episodes):
+        return None
+    scores: dict[str, list[float]] = defaultdict(list)
+    for episode in episodes:
+        scores[episode.task_id].append(episode.score or 0.0)
+    return sum(sum(own) / len(own) for own in scores.values()) / len(scores)
 
 
 def curve(episodes: Iterable[EpisodeRecord], confidence: float = 0.95) -> dict[int, Summary]:

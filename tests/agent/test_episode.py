@@ -120,6 +120,15 @@ def test_step_rows_hold_one_turn_each_token_for_token(tokenizer):
     assert played.record.won and played.record.reward == 10.0 and played.record.failed is None
 
 
+def test_an_environments_own_score_is_recorded(tokenizer):
+    class Shop(Room):
+        def _info(self):
+            return {**super()._info(), "score": 0.25 * len(self.actions)}
+
+    assert play(tokenizer, ["go", "win"], room=Shop()).record.score == 0.5
+    assert play(tokenizer, ["go", "win"]).record.score is None
+
+
 def test_a_trajectory_row_is_the_whole_conversation_with_observations_masked(tokenizer):
     played = play(tokenizer, ["go", "look", "win"], rows="trajectory")
     (row,) = played.rows

@@ -38,13 +38,31 @@ def episodes(draw) -> EpisodeRecord:
     split = draw(st.sampled_from(["train", "val"]))
     names = draw(st.tuples(text, text, text))
     turns = draw(st.lists(turn, max_size=3))
-    return EpisodeRecord(1, split, *names, 0, won, 10.0 * won, failed, draw(st.lists(text, max_size=2)), *plain, turns)
+    return EpisodeRecord(
+        1,
+        split,
+        *names,
+        0,
+        won,
+        10.0 * won,
+        failed,
+        draw(st.lists(text, max_size=2)),
+        *plain,
+        turns,
+        draw(st.none() | seconds),
+    )
 
 
 def episode(**changes) -> EpisodeRecord:
     turn = TurnRecord("You see a door.", "<action>look</action>", "look", True, 10, None, 3)
     base = EpisodeRecord(3, "val", "t/1", "t", "u", 0, True, 10.0, None, ["s"], 1.0, 0.5, 0.4, [turn])
     return dataclasses.replace(base, **changes)
+
+
+def test_a_record_from_before_there_were_scores_is_read():
+    content = to_dict(episode())
+    del content["score"]
+    assert from_dict(EpisodeRecord, content) == episode()
 
 
 @given(episodes())

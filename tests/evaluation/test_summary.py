@@ -5,8 +5,10 @@ from sdar_verl.evaluation.records import EpisodeRecord
 from sdar_verl.evaluation.summary import curve, milestones, summarize
 
 
-def played(task, won, *, step=5, kind="heat", session=0, split="val", uid="u", failed=None) -> EpisodeRecord:
-    return EpisodeRecord(step, split, task, kind, uid, session, won, 0.0, failed, [], 1.0, 0.5, 0.5, [])
+def played(
+    task, won, *, step=5, kind="heat", session=0, split="val", uid="u", failed=None, score=None
+) -> EpisodeRecord:
+    return EpisodeRecord(step, split, task, kind, uid, session, won, 0.0, failed, [], 1.0, 0.5, 0.5, [], score)
 
 
 def test_rates_per_type_and_overall():
@@ -35,6 +37,16 @@ def test_repeated_tasks_count_once_in_the_interval():
 def test_failed_episodes_are_not_won_and_not_dropped():
     found = summarize([played("a", True), played("b", False, failed="worker died")])
     assert found.overall == wilson(1, 2) and found.failed == 1 and found.metrics()["val/failed"] == 1
+
+
+def test_an_environments_own_score_is_the_mean_over_tasks():
+    episodes = [
+        played("a", True, score=1.0),
+        played("a", False, score=0.5, session=1),
+        played("b", False, failed="lost"),
+    ]
+    assert summarize(episodes).metrics()["val/score"] == pytest.approx((0.75 + 0.0) / 2)
+    assert summarize([played("a", True)]).score is None
 
 
 def test_nothing_and_contradictions_are_refused():

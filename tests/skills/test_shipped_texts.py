@@ -17,10 +17,11 @@ TASK_TYPES = (
     "pick_two_obj_and_place",
 )
 SETS = ("alfworld", "alfworld_tiny")
+WEBSHOP = registry.get("webshop").task_types
 
 
 def test_these_are_all_shipped_sets():
-    assert shipped_sets() == SETS
+    assert shipped_sets() == (*SETS, "webshop")
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -68,3 +69,22 @@ def test_texts_name_the_tool_that_their_task_needs(name):
     for skill in open_store(name).all():
         if skill.task_type:
             assert re.search(tools[skill.task_type], skill.text)
+
+
+@pytest.mark.parametrize("task_type", WEBSHOP)
+def test_rules_reaches_every_product_family_and_only_that(task_type):
+    store = open_store("webshop", env="webshop", task_types=WEBSHOP)
+    require_coverage(store, "webshop", WEBSHOP)
+    skills = retrievers.make("rules", store).retrieve(SkillQuery("webshop", task_type, "synthetic/0-233/1"))
+    specific = [skill for skill in skills if not skill.is_general]
+    assert [skill.task_type for skill in specific] == [task_type]
+    assert len(skills) - len(specific) >= 3 and skills[0].is_general
+
+
+def test_webshop_texts_fit_and_name_real_actions():
+    skills = open_store("webshop").all()
+    assert len({skill.text for skill in skills}) == len(skills)
+    assert 2500 <= sum(len(skill.text) for skill in skills if skill.is_general) <= 4000
+    assert all(1000 <= len(skill.text) <= 1500 for skill in skills if not skill.is_general)
+    quoted = [action for skill in skills for action in re.findall(r"`([^`]+)`", skill.text)]
+    assert quoted and all(re.fullmatch(r"(search|click)\[.+\]", action) for action in quoted)
