@@ -36,7 +36,7 @@ class EnvFamily(ABC):
         raise EnvError(f"{self.name} has no reference solutions; choose another sdar.skills.retriever")
 
 
-_MODULES = {"alfworld": "sdar_envs.alfworld"}
+_MODULES = {"alfworld": "sdar_envs.alfworld", "search_qa": "sdar_envs.search_qa"}
 
 
 def register(name: str, module: str) -> None:
