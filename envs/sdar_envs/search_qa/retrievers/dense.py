@@ -78,8 +78,8 @@ class Dense(LocalRetriever):
     """Inner product of query and passage vectors, by default exact (``factory: Flat``).
 
     Building takes ``model``, ``query_prefix`` and ``passage_prefix`` (E5 wants ``"query: "`` and ``"passage: "``),
-    ``factory`` (faiss's index factory string), ``max_tokens``, ``batch``, ``device``, and ``vectors``: a ready faiss file
-    over the same passages in the same order (Search-R1's ``e5_Flat.index``), used where it lies instead of encoding.
+    ``factory`` (faiss's index factory string), ``max_tokens``, ``batch``, ``device``, and ``vectors``: a ready faiss
+    file over the same passages in the same order (Search-R1's ``e5_Flat.index``), used where it lies, not encoded anew.
     Opening takes ``device`` and ``batch`` again and ``threads``, faiss's and torch's, 0 for their own choice.
     """
 
