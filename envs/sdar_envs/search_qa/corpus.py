@@ -62,7 +62,10 @@ def write_store(passages: Iterable[Passage], folder: str | os.PathLike[str]) -> 
     digest, offsets, position = hashlib.sha256(), array("Q"), 0
     with open(folder / PASSAGES, "wb") as out:
         for passage in passages:
-            line = json.dumps({"id": passage.id, "contents": passage.contents}, ensure_ascii=False).encode() + b"\n"
+            try:
+                line = json.dumps({"id": passage.id, "contents": passage.contents}, ensure_ascii=False).encode() + b"\n"
+            except UnicodeEncodeError as error:
+                raise CorpusError(f"passage {passage.id!r} holds half of a character: {error}") from error
             offsets.append(position)
             position += out.write(line)
             digest.update(line)

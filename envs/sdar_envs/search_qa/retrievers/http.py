@@ -36,7 +36,8 @@ class HttpRetriever(Retriever):
 
     Configuration:
         url: address with path (``http://127.0.0.1:8000/retrieve``), or a list of addresses of equal servers.
-        timeout: seconds one attempt may take, from connecting to the last byte.
+        timeout: seconds one attempt may take. (Headers that drip byte by byte can take longer; a step's own
+            time-out ends that.)
         retries: attempts after the first.
         deadline: seconds all attempts of one search may take together. Keep ``env.pool.step_timeout`` above it.
         probe: ask once when opening, so that a wrong address shows before a run starts.
@@ -139,6 +140,8 @@ class HttpRetriever(Retriever):
             )
         except errors.LocationParseError as error:
             raise RetrieverError(f"url of retriever http cannot be used: {error}") from error
+        except errors.NewConnectionError as error:  # a kind of time-out to urllib3
+            raise _Failed(f"it cannot be reached: {error}") from error
         except errors.TimeoutError as error:
             raise _Failed(f"no answer within {left:.3g} s") from error
         except (errors.HTTPError, OSError) as error:

@@ -78,6 +78,8 @@ def read_search(body: bytes, limits: ServerLimits, default_topk: int) -> Search:
     longest = max(map(len, queries), default=0)
     if longest > limits.query_chars:
         raise BadRequest(f"a query of {longest} characters; at most {limits.query_chars}", 413)
+    if any("\ud800" <= char <= "\udfff" for query in queries for char in query):
+        raise BadRequest("a query holds half of a character (a lone surrogate)")
     topk = default_topk if content.get("topk") is None else content["topk"]
     if isinstance(topk, bool) or not isinstance(topk, int) or not 1 <= topk <= limits.topk:
         raise BadRequest(f"topk must be a whole number from 1 to {limits.topk}, got {topk!r:.100}")
