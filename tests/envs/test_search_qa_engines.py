@@ -5,6 +5,7 @@ import json
 import math
 import random
 import tempfile
+import time
 from collections import Counter
 
 import numpy as np
@@ -87,6 +88,16 @@ def test_signs_of_query_languages_mean_nothing(index, engine):
     plain = retriever.search(["lamp river"], 5)
     assert retriever.search(['+lamp -"river~"^ (*'], 5) == plain
     assert retriever.search(["contents:lamp] river*"], 5)[0][0].score >= plain[0][0].score
+
+
+@pytest.mark.parametrize("engine", LEXICAL)
+def test_a_repeated_word_counts_as_often(index, engine):
+    retriever = open_retriever({"engine": engine, "index": str(index)})
+    once, thrice = (retriever.search([query], 1)[0][0] for query in ("violin", "violin violin violin"))
+    assert (thrice.id, thrice.score) == (once.id, pytest.approx(3 * once.score, rel=1e-4))
+    start = time.monotonic()
+    assert retriever.search(["lamp river " * 3000], 1)[0]
+    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize("engine", LEXICAL)

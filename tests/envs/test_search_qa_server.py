@@ -21,6 +21,8 @@ from sdar_envs.search_qa.retrievers.http import HttpRetriever
 
 SERVE = [sys.executable, "-m", "sdar_envs.search_qa.server.cli", "serve", "--engine", "tantivy", "--port", "0"]
 
+LONG = [f"green lamp {' '.join(f'word{number}' for number in range(800))}"] * 500  # takes a server some time
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
@@ -155,13 +157,13 @@ def test_a_busy_server_says_so_and_the_client_waits(index):
     with running(index, "--max-waiting", "1") as (_, url):
         client = HttpRetriever(url)
         with ThreadPoolExecutor(2) as threads:
-            long = threads.submit(client.search, [" ".join(["green lamp"] * 700)] * 400, 1)
+            long = threads.submit(client.search, LONG, 1)
             while health(url)["waiting"] == 0:
                 assert not long.done(), "the request was over before it was seen"
             status, answer = post(url, {"query": "green"})
             assert (status, answer["error"]) == (503, "the server is busy; try again")
             assert client.search(["copper"], 1)[0][0].id == "p2"
-            assert len(long.result(30)) == 400
+            assert len(long.result(30)) == 500
 
 
 def test_health_and_metrics(server):
@@ -217,7 +219,7 @@ def test_sigterm_lets_running_requests_finish(index):
     """And takes no new ones: the process ends with status 0 once the answer is out."""
     with running(index) as (process, url):
         client, found = HttpRetriever(url, retries=0), []
-        long = [" ".join(["green lamp"] * 700)] * 400
+        long = LONG
         worker = threading.Thread(target=lambda: found.append(client.search(long, 3)))
         worker.start()
         while health(url)["waiting"] == 0:
@@ -226,7 +228,7 @@ def test_sigterm_lets_running_requests_finish(index):
         assert process.wait(30) == 0
         worker.join(5)
         assert process.stderr.read() == ""
-        assert [len(hits) for hits in found[0]] == [2] * 400
+        assert [len(hits) for hits in found[0]] == [2] * 500
     with pytest.raises(RetrieverError, match=f"no answer from the retriever at {url} after 1 attempts"):
         HttpRetriever(url, retries=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,10 @@ class Tantivy(LocalRetriever):
         words = self._analyzer.analyze(query)
         if not words:
             return []
-        terms = [
-            (tantivy.Occur.Should, tantivy.Query.term_query(self._index.schema, _TEXT, word, index_option="freq"))
-            for word in words
-        ]
+        terms = []
+        for word, count in Counter(words).items():  # the same word a thousand times would take the engine seconds
+            term = tantivy.Query.term_query(self._index.schema, _TEXT, word, index_option="freq")
+            terms.append((tantivy.Occur.Should, tantivy.Query.boost_query(term, count) if count > 1 else term))
         hits = self._searcher.search(tantivy.Query.boolean_query(terms), k, count=False).hits
         rows = self._searcher.fast_field_values(_ROW, [address for _, address in hits])
         return [(int(row), float(score)) for (score, _), row in zip(hits, rows, strict=True)]
