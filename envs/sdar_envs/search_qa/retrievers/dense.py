@@ -80,7 +80,8 @@ class Dense(LocalRetriever):
     Building takes ``model``, ``query_prefix`` and ``passage_prefix`` (E5 wants ``"query: "`` and ``"passage: "``),
     ``factory`` (faiss's index factory string), ``max_tokens``, ``batch``, ``device``, and ``vectors``: a ready faiss
     file over the same passages in the same order (Search-R1's ``e5_Flat.index``), used where it lies, not encoded anew.
-    Opening takes ``device`` and ``batch`` again and ``threads``, faiss's and torch's, 0 for their own choice.
+    Opening takes ``device`` and ``batch`` anew (an index built on a GPU opens on a CPU by default) and ``threads``,
+    faiss's and torch's, 0 for their own choice.
     """
 
     name = "dense"
@@ -105,6 +106,8 @@ class Dense(LocalRetriever):
         faiss = _faiss()
         encoder = _encoder(options)
         if options["vectors"] is not None:
+            if not Path(options["vectors"]).is_absolute():
+                raise RetrieverError("give vectors as an absolute path: the index remembers where they lie")
             _check(_read(faiss, Path(options["vectors"])), store, encoder, options["vectors"])
             return
         try:
