@@ -28,7 +28,7 @@ REFUSED = {
         ],
         "no episode can begin: .*no answer from the retriever at http://127.0.0.1:9/retrieve",
     ),
-    "a misspelt engine setting": (["+env.search_qa.retriever.backends=numba"], "unknown keys of retriever bm25s"),
+    "a misspelt engine setting": (["+env.search_qa.retriever.threads=2"], "unknown keys of retriever bm25s"),
     "a split that is not there": (["env.valid_split=dev"], r"no Search-QA split 'dev'"),
     "too few questions": (["data.train_batch_size=99"], "has 24 tasks"),
     "skills of another environment": (["sdar.skills.store=alfworld"], "sdar.skills: "),

@@ -119,17 +119,13 @@ def test_word_forms_are_found(index):
         assert hits and all("garden" in hit.contents for hit in hits), engine
 
 
-@pytest.mark.slow  # compiles for half a minute
-def test_numba_finds_what_numpy_finds(index):
-    queries = ["lamp river", "violin", "unknown"]
-    plain, fast = (
-        open_retriever({"engine": "bm25s", "index": str(index), "backend": backend}).search(queries, 5)
-        for backend in ("numpy", "numba")
-    )
-    for one, other in zip(plain, fast, strict=True):
-        assert [hit.score for hit in one] == pytest.approx([hit.score for hit in other], rel=1e-5)
-    with pytest.raises(RetrieverError, match="unknown backend 'gpu'"):
-        open_retriever({"engine": "bm25s", "index": str(index), "backend": "gpu"})
+def test_of_equal_scores_the_earlier_passage_comes_first(tmp_path):
+    store = write_store([Passage(f"p{n}", "lamp" if n % 2 else "stone lamp") for n in range(20)], tmp_path / "index")
+    get("bm25s").build(store)
+    engine = open_retriever({"engine": "bm25s", "index": str(store.folder)})
+    for k in (1, 3, 10):
+        assert [hit.id for hit in engine.search(["lamp"], k)[0]] == [f"p{2 * n + 1}" for n in range(k)]
+    assert [hit.id for hit in engine.search(["lamp"], 12)[0]][10:] == ["p0", "p2"]
 
 
 def test_an_index_belongs_to_one_corpus_and_must_be_whole(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdar_envs.search_qa.corpus import PassageStore
-from sdar_envs.search_qa.retrievers.base import RetrieverError, missing_package
+from sdar_envs.search_qa.retrievers.base import missing_package
 from sdar_envs.search_qa.retrievers.local import LocalRetriever
 
 _LANGUAGE = "english"
@@ -39,15 +39,13 @@ def _tokenizer(stem: bool) -> Any:
 
 
 class Bm25s(LocalRetriever):
-    """Lucene's BM25 formula over word stems. Equal scores come in no fixed order.
+    """Lucene's BM25 formula over word stems; of equal scores the earlier passage comes first.
 
-    Building takes ``k1``, ``b`` and ``stem``; opening takes ``backend``: ``numpy``, or ``numba``, which answers large
-    batches several times faster and compiles for some seconds first.
+    Building takes ``k1``, ``b`` and ``stem``. The index is memory-mapped: processes on one machine share it.
     """
 
     name = "bm25s"
     build_options = {"k1": 0.9, "b": 0.4, "stem": True}
-    open_options = {"backend": "numpy"}
 
     def __init__(self, store: PassageStore, matrix: Any, stem: bool) -> None:
         super().__init__(store)
@@ -66,26 +64,29 @@ class Bm25s(LocalRetriever):
 
     @classmethod
     def _load(cls, store: PassageStore, folder: Path, options: Mapping[str, Any]) -> Bm25s:
-        backend = options["backend"]
-        if backend not in ("numpy", "numba"):
-            raise RetrieverError(f"unknown backend {backend!r} of bm25s; known: numpy, numba")
-        matrix = _package().BM25.load(folder, mmap=backend == "numpy", show_progress=False)
-        if backend == "numba":
-            matrix.backend = "numba"
-            matrix.activate_numba_scorer()
+        matrix = _package().BM25.load(folder, mmap=True, show_progress=False)
+        for name, part in matrix.scores.items():
+            if isinstance(part, np.memmap):  # plain views of the same pages: each slice of a memmap costs more
+                matrix.scores[name] = np.asarray(part)
         return cls(store, matrix, options["stem"])
 
     def _positions(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
-        ids = [self._ids(query) for query in queries]
-        found: list[list[tuple[int, float]]] = [[] for _ in queries]
-        asked = [row for row, tokens in enumerate(ids) if tokens]
-        if not asked:
-            return found
-        positions, scores = self._matrix.retrieve([ids[row] for row in asked], k=k, show_progress=False, n_threads=0)
-        for row, where, worth in zip(asked, positions, scores, strict=True):
-            keep = np.asarray(worth) > 0
-            found[row] = [(int(p), float(s)) for p, s in zip(where[keep], worth[keep], strict=True)]
-        return found
+        return [self._one(query, k) for query in queries]
+
+    def _one(self, query: str, k: int) -> list[tuple[int, float]]:
+        """The best of the passages that match at all.
+
+        The package ranks the zeros too, which takes most of its time, and ties come in no fixed order.
+        """
+        ids = self._ids(query)
+        if not ids:
+            return []
+        scores = self._matrix.get_scores_from_ids(ids)
+        rows = np.flatnonzero(scores)
+        if len(rows) > k:
+            rows = rows[scores[rows] >= np.partition(scores[rows], -k)[-k]]
+        order = np.lexsort((rows, -scores[rows]))[:k]
+        return [(int(row), float(scores[row])) for row in rows[order]]
 
     def _ids(self, query: str) -> list[int]:
         """The known word stems of a query. The package's tokenizer would remember every word it is ever asked for."""

