@@ -4,8 +4,8 @@ Builds each engine's index, asks it every question as it stands and looks for an
 passages, then times single queries and batches. Each engine runs in a process of its own, so that its memory can be
 told. ``http`` is the server with tantivy behind it, asked through the client.
 
-``--passages N`` takes a part of the corpus for engines that would take too long on all of it: every passage that holds
-an answer of the drawn questions, found by no engine, and others at random up to N.
+``--passages N`` takes a part of the corpus for engines that would take too long on all of it: for each drawn question
+up to five passages that hold an answer, chosen by lot and by no engine, and others at random up to N.
 """
 
 from __future__ import annotations
@@ -26,17 +26,22 @@ from sdar_envs.search_qa import bench
 from sdar_envs.search_qa.corpus import Passage, PassageStore, read_corpus, write_store
 from sdar_envs.search_qa.questions import Question, open_file
 from sdar_envs.search_qa.retrievers import get, open_retriever
-from sdar_envs.search_qa.scoring import holds_answer
+from sdar_envs.search_qa.scoring import normalize
 
+ANSWERS = 5  # passages with an answer that `part_of` keeps for a question
 ENGINES = ("bm25s", "tantivy", "dense", "http")
 
 
 def part_of(passages: list[Passage], questions: list[Question], count: int, seed: int) -> list[Passage]:
     """At most `count` passages (more only if the answers need more), in the corpus's order."""
-    targets = [target for question in questions for target in question.targets]
-    kept = {row for row, passage in enumerate(passages) if holds_answer(passage.contents, targets)}
+    lot, kept = random.Random(seed), set()
+    texts = [f" {normalize(passage.contents)} " for passage in passages]
+    for question in questions:
+        wanted = [f" {target} " for target in map(normalize, question.targets) if target]
+        holding = [row for row, text in enumerate(texts) if any(target in text for target in wanted)]
+        kept.update(lot.sample(holding, min(ANSWERS, len(holding))))
     rest = [row for row in range(len(passages)) if row not in kept]
-    kept |= set(random.Random(seed).sample(rest, max(0, min(len(rest), count - len(kept)))))
+    kept.update(lot.sample(rest, max(0, min(len(rest), count - len(kept)))))
     return [passages[row] for row in sorted(kept)]
 
 
@@ -105,7 +110,7 @@ def main() -> int:
             built = f"built in {found['build_s']:.1f} s, {found['disk_mb']:.1f} MB" if "build_s" in found else ""
             print(
                 f"{engine:<12} recall@{args.k} {quality['recall']:.3f} (mean of sources {quality['mean']:.3f})  one "
-                f"query {speed['p50_ms']:.2f} ms, p99 {speed['p99_ms']:.2f}  batches "
+                f"query {speed['p50_ms']:.2f} ms, p99 {speed['p99_ms']:.2f}, CPU {speed['cpu_ms']:.2f}  batches "
                 f"{speed['batched_per_second']:.0f}/s  {found['rss_mb']:.0f} MB RSS  {built}",
                 flush=True,
             )

@@ -4,9 +4,12 @@ import gzip
 import json
 import math
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +19,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 from sdar_envs.base import EnvError
+from sdar_envs.search_qa import bench
 from sdar_envs.search_qa.corpus import CorpusError, Passage, PassageStore, read_corpus, write_store
+from sdar_envs.search_qa.generate import write_questions
+from sdar_envs.search_qa.questions import Question
 from sdar_envs.search_qa.retrievers import get, names, open_retriever, register
 from sdar_envs.search_qa.retrievers.base import RetrieverError
+from sdar_envs.search_qa.server import cli
 
 LEXICAL = ("bm25s", "tantivy")
 WORDS = "lamp river stone cloud paper engine garden winter copper violin harbour meadow".split()
@@ -262,3 +269,37 @@ def test_dense_takes_ready_vectors_and_checks_them(tmp_path, encoder):
         get("dense").build(other, {"model": str(tmp_path / "nothing")})
     with pytest.raises(RetrieverError, match="factory='Flatt'"):
         get("dense").build(other, {"model": encoder, "factory": "Flatt"})
+
+
+def test_bench_counts_answers_in_the_first_passages(index):
+    retriever = open_retriever({"engine": "bm25s", "index": str(index)})
+    (first, second) = retriever.search(["lamp river"], 2)[0]
+    own = [hit.contents.split("\n")[0].strip('"') for hit in (first, second)]
+    questions = [
+        Question("lamp river", (own[0],), "one", "fact"),
+        Question("lamp river", (own[1],), "two", "fact"),
+        Question("lamp river", ("nowhere",), "two", "fact"),
+    ]
+    at_one, at_two = (bench.quality(retriever, questions, k, batch=2) for k in (1, 2))
+    assert (at_one.recall, at_one.by_source, at_one.mean) == (pytest.approx(1 / 3), {"one": 1.0, "two": 0.0}, 0.5)
+    assert (at_two.recall, at_two.by_source) == (pytest.approx(2 / 3), {"one": 1.0, "two": 0.5})
+    took = bench.speed(retriever, ["lamp"] * 30, batch=7)
+    assert 0 < took.p50_ms <= took.p99_ms and took.cpu_ms > 0 and took.batched_per_second > 0
+    with pytest.raises(EnvError, match="no questions"):
+        bench.quality(retriever, [])
+
+
+def test_the_benchmark_and_the_command_run(tmp_path, index):
+    questions = [Question(f"{a} {b}", (a,), "nq", "fact") for a in WORDS[:4] for b in WORDS[4:]]
+    write_questions(questions, tmp_path / "q.parquet", "q")
+    script = Path(__file__).parents[2] / "benchmarks" / "retrieval.py"
+    data = ["--questions", str(tmp_path / "q.parquet"), "--timed", "5", "--json", str(tmp_path / "out.json")]
+    corpus_file = str(index / "passages.jsonl")
+    part = ["--corpus", corpus_file, "--engines", "tantivy", "http", "--limit", "20", "--passages", "30"]
+    done = subprocess.run([sys.executable, str(script), *data, *part], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "out.json").read_text())
+    direct, served = written["results"]
+    assert 30 <= written["passages"] < 60 and direct["quality"] == served["quality"]
+    assert cli.main(["bench", "--engine", "bm25s", "--index", str(index), *data]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["quality"]["recall"] > 0.9

@@ -112,7 +112,7 @@ def _bench(args: argparse.Namespace) -> int:
     for source, recall in found.by_source.items():
         print(f"{source:<20} recall@{found.k} {recall:.3f}")
     print(f"{'mean of sources':<20} recall@{found.k} {found.mean:.3f}   all {found.n} questions {found.recall:.3f}")
-    print(f"one query {took.p50_ms:.2f} ms (p99 {took.p99_ms:.2f}), in batches of {took.batch} "
+    print(f"one query {took.p50_ms:.2f} ms (p99 {took.p99_ms:.2f}, CPU {took.cpu_ms:.2f}), in batches of {took.batch} "
           f"{took.batched_per_second:.0f} queries/s")  # fmt: skip
     if args.json:
         args.json.write_text(json.dumps({"quality": asdict(found), "speed": asdict(took)}, indent=1) + "\n")
