@@ -1,14 +1,16 @@
 """Episodes of Search-QA: turns, ends, rewards, and the family as a trainer uses it."""
 
 import asyncio
+import random
 import subprocess
 import sys
 
 import pytest
 from sdar_envs import registry
-from sdar_envs.base import EnvError, TaskRef
+from sdar_envs.base import EnvError, EpisodeView, TaskRef
 from sdar_envs.pool import EnvPool, EpisodeFailed
 from sdar_envs.search_qa.env import SearchQaEnv
+from sdar_envs.search_qa.format import SearchQaFormat
 from sdar_envs.search_qa.generate import generate
 from sdar_envs.search_qa.questions import TASK_TYPES, Question
 from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError
@@ -134,9 +136,7 @@ def test_the_family_plays_generated_questions(config):
     assert {task.task_type for task in tasks} == set(TASK_TYPES) == set(family.task_types)
     env = family.make_env(config)
     observation, info = env.reset(task=tasks[0])
-    assert observation in family.make_format(config).render(
-        type("View", (), {"task_description": observation, "observation": observation, "history": []})()
-    )
+    assert observation in family.make_format(config).render(EpisodeView(info["task_description"], observation, []))
     assert info["task_type"] == tasks[0].task_type
     for task in tasks:
         *searches, answer = family.reference(config, task)
@@ -214,7 +214,79 @@ def test_a_dead_retriever_shows_before_the_first_episode(config):
 
     with pytest.raises(EnvError, match=r"cannot start: .*no answer from the retriever at http://127.0.0.1:9/retrieve"):
         asyncio.run(play())
-    assert issubclass(EpisodeFailed, EnvError)
+
+
+def test_random_answers_never_break_an_episode():
+    """20,000 turns of tag soup: every episode ends in time, rewards stay 0 or 1, and only searches are searched."""
+    rng, env, form = random.Random(0), make()[0], SearchQaFormat()
+    retriever = env._retriever
+    pieces = [
+        "<search>",
+        "</search>",
+        "<answer>",
+        "</answer>",
+        "Ada",
+        "Lovelace ",
+        "\n",
+        "<SEARCH>",
+        "\x00",
+        "é",
+        "{",
+        '"',
+    ]
+    turns = wins = 0
+    while turns < 20_000:
+        observation, _ = env.reset(task=TASK)
+        view, over, steps = EpisodeView("who?", observation, []), False, 0
+        while not over:
+            action = form.parse("".join(rng.choices(pieces, k=rng.randint(0, 9)))).action
+            before = len(retriever.asked)
+            view.history.append((view.observation, action))
+            view.observation, reward, terminated, truncated, info = env.step(action)
+            assert (len(retriever.asked) > before) == (view.observation != "")
+            assert reward in (0.0, 1.0) and reward == info["won"] and not (terminated and truncated)
+            assert form.render(view)
+            over, steps, turns = terminated or truncated, steps + 1, turns + 1
+            wins += info["won"]
+        assert steps <= 4
+    assert wins > 20
+
+
+def test_a_server_that_dies_costs_only_the_episodes_in_flight(world, config):
+    """No worker is lost, and episodes begun after its return are played."""
+    serve = [sys.executable, "-m", "sdar_envs.search_qa.server.cli", "serve", "--engine", "bm25s"]
+
+    def start(port):
+        command = [*serve, "--index", str(world / "index"), "--port", str(port)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return process, process.stdout.readline().split()[-1]
+
+    def stop(process):
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+    async def play(server, url):
+        here = {**config, "retriever": {"engine": "http", "url": url, "retries": 2, "deadline": 5}}
+        tasks = registry.get("search_qa").tasks(here, "train")
+        async with EnvPool("search_qa", here, workers=1, envs_per_worker=2) as pool:
+            async with pool.session() as session:
+                await session.reset(tasks[0])
+                assert "Doc 1: " in (await session.step("<search>novel</search>"))[0]
+                stop(server)
+                with pytest.raises(EpisodeFailed, match="no answer from the retriever at .* after 3 attempts"):
+                    await session.step("<search>city</search>")
+                server, _ = start(url.split(":")[2].split("/")[0])
+                await session.reset(tasks[1])
+                assert "Doc 1: " in (await session.step("<search>novel</search>"))[0]
+            assert (pool.stats()["failures"], pool.stats()["restarts"]) == (1, 0)
+        return server
+
+    server, url = start(0)
+    try:
+        server = asyncio.run(play(server, url))
+    finally:
+        stop(server)
 
 
 def test_the_environment_imports_no_trainer():

@@ -14,14 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sdar_envs.search_qa.corpus import Passage, write_store
 from sdar_envs.search_qa.retrievers import get, open_retriever
 from sdar_envs.search_qa.retrievers.base import RetrieverError
 from sdar_envs.search_qa.retrievers.http import HttpRetriever
+from sdar_envs.search_qa.server.contract import BadRequest, ServerLimits, read_search
 
 SERVE = [sys.executable, "-m", "sdar_envs.search_qa.server.cli", "serve", "--engine", "tantivy", "--port", "0"]
 
-LONG = [f"green lamp {' '.join(f'word{number}' for number in range(800))}"] * 500  # takes a server some time
+LONG = [f"green lamp {' '.join(f'word{number}' for number in range(800))}"] * 200  # takes a server some time
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,25 @@ def test_bad_requests_are_refused_with_reasons(server, body, status, says):
     assert post(server, {"query": "copper"})[0] == 200, "the server goes on"
 
 
+KEYS = st.sampled_from(["query", "queries", "topk", "return_scores", "x"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 200) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=4).map(json.dumps).map(str.encode) | st.binary(max_size=60))
+def test_any_body_is_a_search_or_refused(body):
+    try:
+        search = read_search(body, ServerLimits(), 3)
+    except BadRequest as error:
+        assert 400 <= error.status < 500 and str(error)
+    else:
+        assert all(isinstance(query, str) for query in search.queries) and 1 <= search.topk <= 100
+
+
 def raw(url, data, wait=5.0):
     """What comes back for raw bytes on a connection."""
     host, port = url.split("/")[2].split(":")
@@ -163,7 +185,7 @@ def test_a_busy_server_says_so_and_the_client_waits(index):
             status, answer = post(url, {"query": "green"})
             assert (status, answer["error"]) == (503, "the server is busy; try again")
             assert client.search(["copper"], 1)[0][0].id == "p2"
-            assert len(long.result(30)) == 500
+            assert len(long.result(30)) == 200
 
 
 def test_health_and_metrics(server):
@@ -228,7 +250,7 @@ def test_sigterm_lets_running_requests_finish(index):
         assert process.wait(30) == 0
         worker.join(5)
         assert process.stderr.read() == ""
-        assert [len(hits) for hits in found[0]] == [2] * 500
+        assert [len(hits) for hits in found[0]] == [2] * 200
     with pytest.raises(RetrieverError, match=f"no answer from the retriever at {url} after 1 attempts"):
         HttpRetriever(url, retries=0)
 

@@ -175,7 +175,7 @@ def find_tasks(
         wrong = isinstance(given, str) or (given is not None and (not given or (known and set(given) - set(known))))
         if wrong:
             raise EnvError(f"{name} must be a list{' out of ' + ', '.join(known) if known else ''}; got {given!r}")
-    path = expanded(data_root, "env.search_qa.data_root") / f"{split}.parquet"
+    path = expanded(data_root, "env.search_qa.data_root").absolute() / f"{split}.parquet"
     if not path.is_file():
         raise EnvError(
             f"no Search-QA split {split!r}: {path} is no file. Point env.search_qa.data_root at the folder of the "
