@@ -12,7 +12,8 @@ from sdar_envs.pool import EnvPool, EpisodeFailed
 from sdar_envs.search_qa.env import SearchQaEnv
 from sdar_envs.search_qa.format import SearchQaFormat
 from sdar_envs.search_qa.generate import generate
-from sdar_envs.search_qa.questions import TASK_TYPES, Question
+from sdar_envs.search_qa.question_types import TASK_TYPES
+from sdar_envs.search_qa.questions import Question
 from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError
 from sdar_envs.search_qa.world.knobs import WorldKnobs
 

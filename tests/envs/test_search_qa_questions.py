@@ -6,14 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sdar_envs.base import EnvError, TaskRef
-from sdar_envs.search_qa.questions import (
-    SOURCES,
-    TASK_TYPES,
-    find_tasks,
-    open_file,
-    question_of,
-    question_type,
-)
+from sdar_envs.search_qa.question_types import SOURCES, TASK_TYPES, question_type
+from sdar_envs.search_qa.questions import find_tasks, open_file, question_of
 
 
 def verl_agent(question="who?", target=("x",), source="nq", **more):

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sdar_envs.search_qa.contract import BadRequest, ServerLimits, read_search
 from sdar_envs.search_qa.corpus import Passage, write_store
 from sdar_envs.search_qa.retrievers import get, open_retriever
 from sdar_envs.search_qa.retrievers.base import RetrieverError
 from sdar_envs.search_qa.retrievers.http import HttpRetriever
-from sdar_envs.search_qa.server.contract import BadRequest, ServerLimits, read_search
 
 SERVE = [sys.executable, "-m", "sdar_envs.search_qa.server.cli", "serve", "--engine", "tantivy", "--port", "0"]
 

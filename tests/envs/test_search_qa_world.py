@@ -10,7 +10,8 @@ from sdar_envs.base import EnvError, EpisodeView
 from sdar_envs.search_qa import bench
 from sdar_envs.search_qa.expert import Expert
 from sdar_envs.search_qa.generate import generate, main
-from sdar_envs.search_qa.questions import TASK_TYPES, open_file
+from sdar_envs.search_qa.question_types import TASK_TYPES
+from sdar_envs.search_qa.questions import open_file
 from sdar_envs.search_qa.retrievers import open_retriever
 from sdar_envs.search_qa.world.ask import ask, sources
 from sdar_envs.search_qa.world.facts import make_world, tell

@@ -2,7 +2,7 @@
 
 import pytest
 from sdar_envs import registry
-from sdar_envs.search_qa.questions import SOURCES, TASK_TYPES, question_type
+from sdar_envs.search_qa.question_types import SOURCES, TASK_TYPES, question_type
 
 from sdar_verl.skills import SkillQuery, open_store, retrievers
 from sdar_verl.skills.coverage import require_coverage

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdar_envs.base import EnvError, PromptFormat, TaskRef, TextEnv
 from sdar_envs.registry import EnvFamily
-from sdar_envs.search_qa.questions import TASK_TYPES, find_tasks, question_of
+from sdar_envs.search_qa.question_types import TASK_TYPES
+from sdar_envs.search_qa.questions import find_tasks, question_of
 
 if TYPE_CHECKING:
     from sdar_envs.search_qa.retrievers.base import Retriever

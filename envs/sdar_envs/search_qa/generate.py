@@ -16,7 +16,8 @@ from typing import Any
 
 from sdar_envs.base import EnvError
 from sdar_envs.search_qa.corpus import write_json, write_store
-from sdar_envs.search_qa.questions import TASK_TYPES, Question
+from sdar_envs.search_qa.question_types import TASK_TYPES
+from sdar_envs.search_qa.questions import Question
 from sdar_envs.search_qa.retrievers import get
 from sdar_envs.search_qa.world.ask import ask
 from sdar_envs.search_qa.world.facts import make_world, tell

@@ -1,10 +1,8 @@
-"""Questions from parquet files: Search-R1's and verl-agent's schemas, and the type of each question."""
+"""Questions from parquet files in Search-R1's and verl-agent's schemas."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,33 +11,9 @@ from typing import Any
 
 from sdar_envs.base import EnvError, TaskRef
 from sdar_envs.paths import expanded
+from sdar_envs.search_qa.question_types import TASK_TYPES, mapping, question_type
 
-TASK_TYPES = ("fact", "attribute", "bridge", "comparison")
-SOURCES = {
-    "nq": "fact",
-    "triviaqa": "fact",
-    "popqa": "attribute",
-    "hotpotqa": "bridge",
-    "2wikimultihopqa": "bridge",
-    "musique": "bridge",
-    "bamboogle": "bridge",
-}
-_NAMED_TYPES = {kind: kind for kind in TASK_TYPES} | {
-    "compositional": "bridge",
-    "inference": "bridge",
-    "bridge_comparison": "comparison",
-}
 _PREFIX = "searchR1_"  # verl's own preparation script puts it before the source
-_DEGREE = (
-    "first|earlier|later|older|younger|longer|shorter|more|most|fewer|less|larger|bigger|smaller|higher|lower|taller|"
-    "newer|closer|farther|recently|last|same|both|better|greater|oldest|youngest|largest"
-)
-_COMPARISON = (
-    re.compile(rf"\b({_DEGREE})\b.*\bor\b", re.IGNORECASE),
-    re.compile(r"^(are|were|is|was|do|does|did|have|has|had)\b.*\b(same|both|either|also)\b", re.IGNORECASE),
-    re.compile(r"\b(which|who|what)\b.*,.*\bor\b", re.IGNORECASE),
-    re.compile(r"\b(have|in) common\b|\bboth\b.*\bsame\b", re.IGNORECASE),
-)
 # Where a row may hold its question, answers and source, the first that is there counts.
 _FIELDS = {
     "question": (("env_kwargs", "question"), ("question",), ("extra_info", "question")),
@@ -67,28 +41,6 @@ class Question:
     source: str
     task_type: str
     steps: tuple[str, ...] = ()
-
-
-def question_type(source: str, text: str, metadata: Any = None) -> str:
-    """One of `TASK_TYPES`: what the row's metadata say, else the kind of its source.
-
-    Questions of multi-hop sources are comparisons where their words compare two named things, else bridges. Only the
-    question decides, never a prompt template.
-
-    Raises:
-        EnvError: neither the metadata nor the source tell.
-    """
-    named = _mapping(metadata).get("type")
-    if named in _NAMED_TYPES:
-        return _NAMED_TYPES[named]
-    if source not in SOURCES:
-        raise EnvError(
-            f"the type of questions from {source!r} is not known (known: {', '.join(SOURCES)}); give its rows a "
-            f"metadata field {{'type': ...}} out of {', '.join(TASK_TYPES)}"
-        )
-    if SOURCES[source] == "bridge" and any(pattern.search(text) for pattern in _COMPARISON):
-        return "comparison"
-    return SOURCES[source]
 
 
 class QuestionFile:
@@ -139,11 +91,11 @@ class QuestionFile:
         metadata = self._metadata.to_pylist() if self._metadata is not None else [None] * len(self)
         for row, values in enumerate(zip(*columns, strict=True)):
             yield _question(
-                f"{self.path}, row {row}", dict(zip(self._columns, values, strict=True)), _mapping(metadata[row])
+                f"{self.path}, row {row}", dict(zip(self._columns, values, strict=True)), mapping(metadata[row])
             )
 
     def _metadata_of(self, row: int) -> Mapping[str, Any]:
-        return {} if self._metadata is None else _mapping(self._metadata[row].as_py())
+        return {} if self._metadata is None else mapping(self._metadata[row].as_py())
 
 
 @lru_cache(maxsize=4)
@@ -214,16 +166,6 @@ def _question(where: str, values: Mapping[str, Any], metadata: Mapping[str, Any]
     source, text = source.removeprefix(_PREFIX), text.strip()
     steps = metadata.get("searches") or ()
     return Question(text, tuple(targets), source, question_type(source, text, metadata), tuple(steps))
-
-
-def _mapping(metadata: Any) -> Mapping[str, Any]:
-    """Metadata as some files have them: a struct, a JSON text, or nothing."""
-    if isinstance(metadata, str):
-        try:
-            metadata = json.loads(metadata)
-        except ValueError:
-            return {}
-    return metadata if isinstance(metadata, Mapping) else {}
 
 
 def _has(kind: Any, inner: list[str]) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sdar_envs.search_qa.contract import beginning, read_answer
 from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError, missing_package, settings
 
 _TRANSIENT = (429, 500, 502, 503, 504)
@@ -112,7 +113,7 @@ class HttpRetriever(Retriever):
             self._turn = (self._turn + 1) % len(self._urls)
             url = self._urls[self._turn]
             try:
-                return _hits(self._once(url, body, min(end, time.monotonic() + self._timeout)), queries, k, url)
+                return read_answer(self._once(url, body, min(end, time.monotonic() + self._timeout)), queries, k, url)
             except _Failed as error:
                 reason, asked = str(error), error.pause
             pause = max(asked, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
@@ -160,10 +161,10 @@ class HttpRetriever(Retriever):
             else:
                 answer.close()
         if answer.status in _TRANSIENT:
-            raise _Failed(f"status {answer.status}: {_start(content)}", _retry_after(answer.headers))
+            raise _Failed(f"status {answer.status}: {beginning(content)}", _retry_after(answer.headers))
         if answer.status != 200:
             raise RetrieverError(
-                f"the retriever at {url} refused the search: status {answer.status}: {_start(content)}"
+                f"the retriever at {url} refused the search: status {answer.status}: {beginning(content)}"
             )
         return content
 
@@ -184,43 +185,12 @@ class HttpRetriever(Retriever):
                 raise RetrieverError(f"the retriever's answer is longer than max_bytes={self._max_bytes}")
 
 
-def _hits(content: bytes, queries: int, k: int, url: str) -> list[list[Hit]]:
-    """The contract's answer, checked; `RetrieverError` says what is wrong with any other one."""
-    try:
-        answer = json.loads(content)
-    except ValueError as error:
-        raise RetrieverError(f"the retriever at {url} answered no JSON: {_start(content)}") from error
-    result = answer.get("result") if isinstance(answer, dict) else None
-    if not isinstance(result, list) or len(result) != queries or not all(isinstance(row, list) for row in result):
-        raise RetrieverError(
-            f"the retriever at {url} does not speak Search-R1's contract: for {queries} queries it answered "
-            + _start(content)
-        )
-    return [[_hit(item, url) for item in row[:k]] for row in result]
-
-
-def _hit(item: Any, url: str) -> Hit:
-    document = item.get("document") if isinstance(item, dict) else None
-    contents = document.get("contents") if isinstance(document, dict) else None
-    score = item.get("score", 0.0) if isinstance(item, dict) else None
-    if not isinstance(contents, str) or isinstance(score, bool) or not isinstance(score, int | float):
-        raise RetrieverError(
-            f"the retriever at {url} answered a passage without document.contents and a score: {_start(repr(item))}"
-        )
-    return Hit(str(document.get("id", "")), contents, float(score))
-
-
 def _retry_after(headers: Mapping[str, str]) -> float:
     try:
         asked = float(headers.get("Retry-After", "0"))
     except ValueError:
         return 0.0
     return min(max(asked, 0.0), _LONGEST_PAUSE) if math.isfinite(asked) else 0.0
-
-
-def _start(content: bytes | str) -> str:
-    text = content.decode(errors="replace") if isinstance(content, bytes) else content
-    return repr(text[:200])
 
 
 def _positive(value: Any) -> bool:

@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sdar_envs.search_qa.contract import BadRequest, Search, ServerLimits, answer, read_search
 from sdar_envs.search_qa.retrievers.base import Retriever, RetrieverError
-from sdar_envs.search_qa.server.contract import BadRequest, Search, ServerLimits, answer, read_search
 
 _LOG = logging.getLogger("sdar_retriever")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -14,11 +14,11 @@ from typing import Any
 
 from sdar_envs.base import EnvError
 from sdar_envs.search_qa import bench
+from sdar_envs.search_qa.contract import ServerLimits
 from sdar_envs.search_qa.corpus import SUMMARY, PassageStore, read_corpus, write_store
 from sdar_envs.search_qa.questions import open_file
 from sdar_envs.search_qa.retrievers import Retriever, RetrieverError, get, open_retriever
 from sdar_envs.search_qa.retrievers.local import LocalRetriever
-from sdar_envs.search_qa.server.contract import ServerLimits
 
 _LOCAL = ("bm25s", "tantivy", "dense")
 

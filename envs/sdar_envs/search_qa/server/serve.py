@@ -8,9 +8,9 @@ import socket
 import uvicorn
 
 from sdar_envs.base import EnvError
+from sdar_envs.search_qa.contract import ServerLimits
 from sdar_envs.search_qa.retrievers.base import Retriever
 from sdar_envs.search_qa.server.app import Service
-from sdar_envs.search_qa.server.contract import ServerLimits
 
 
 def serve(

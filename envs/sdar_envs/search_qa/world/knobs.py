@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdar_envs.base import EnvError
-from sdar_envs.search_qa.questions import TASK_TYPES
+from sdar_envs.search_qa.question_types import TASK_TYPES
 
 
 @dataclass(frozen=True)

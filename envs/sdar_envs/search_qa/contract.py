@@ -1,4 +1,4 @@
-"""What a request may ask and what its answer looks like."""
+"""Search-R1's retrieval contract: what a request may ask and what its answer looks like, for both sides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdar_envs.base import EnvError
-from sdar_envs.search_qa.retrievers.base import Hit
+from sdar_envs.search_qa.retrievers.base import Hit, RetrieverError
 
 
 class BadRequest(EnvError):
@@ -97,3 +97,39 @@ def answer(found: Sequence[Sequence[Hit]], return_scores: bool) -> dict[str, Any
         return {"document": document, "score": hit.score} if return_scores else document
 
     return {"result": [[item(hit) for hit in row] for row in found]}
+
+
+def read_answer(content: bytes, queries: int, k: int, url: str) -> list[list[Hit]]:
+    """Read what the server at `url` answered to so many queries; at most `k` passages of each are kept.
+
+    Raises:
+        RetrieverError: it is not the contract's; the message says what is wrong.
+    """
+    try:
+        answer = json.loads(content)
+    except ValueError as error:
+        raise RetrieverError(f"the retriever at {url} answered no JSON: {beginning(content)}") from error
+    result = answer.get("result") if isinstance(answer, dict) else None
+    if not isinstance(result, list) or len(result) != queries or not all(isinstance(row, list) for row in result):
+        raise RetrieverError(
+            f"the retriever at {url} does not speak Search-R1's contract: for {queries} queries it answered "
+            + beginning(content)
+        )
+    return [[_hit(item, url) for item in row[:k]] for row in result]
+
+
+def _hit(item: Any, url: str) -> Hit:
+    document = item.get("document") if isinstance(item, dict) else None
+    contents = document.get("contents") if isinstance(document, dict) else None
+    score = item.get("score", 0.0) if isinstance(item, dict) else None
+    if not isinstance(contents, str) or isinstance(score, bool) or not isinstance(score, int | float):
+        raise RetrieverError(
+            f"the retriever at {url} answered a passage without document.contents and a score: {beginning(repr(item))}"
+        )
+    return Hit(str(document.get("id", "")), contents, float(score))
+
+
+def beginning(content: bytes | str) -> str:
+    """The first characters of an answer, for a message."""
+    text = content.decode(errors="replace") if isinstance(content, bytes) else content
+    return repr(text[:200])
