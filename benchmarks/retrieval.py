@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sdar_envs.search_qa import bench
-from sdar_envs.search_qa.corpus import Passage, PassageStore, read_corpus, write_store
+from sdar_envs.search_qa.corpus import SUMMARY, Passage, PassageStore, read_corpus, write_store
 from sdar_envs.search_qa.questions import Question, open_file
 from sdar_envs.search_qa.retrievers import get, open_retriever
 from sdar_envs.search_qa.scoring import normalize
@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--timed", type=int, default=500, help="queries that are timed (%(default)s)")
     parser.add_argument("-k", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="keep corpus and indexes here and use what is there already")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -94,11 +95,15 @@ def main() -> int:
     file = open_file(args.questions)
     rows = random.Random(args.seed).sample(range(len(file)), min(args.limit or len(file), len(file)))
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        passages = list(read_corpus(args.corpus))
-        if args.passages:
-            passages = part_of(passages, [file[row] for row in rows], args.passages, args.seed)
-        store = write_store(passages, Path(folder) / "index")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.folder or Path(scratch) / "index"
+        if (folder / SUMMARY).exists():
+            store = PassageStore(folder)
+        else:
+            passages = list(read_corpus(args.corpus))
+            if args.passages:
+                passages = part_of(passages, [file[row] for row in rows], args.passages, args.seed)
+            store = write_store(passages, folder)
         print(f"{len(store)} passages, {len(rows)} questions")
         for engine in args.engines:
             job = json.dumps({"engine": engine, "folder": str(store.folder), "rows": rows})
@@ -115,7 +120,7 @@ def main() -> int:
                 flush=True,
             )
     if args.json:
-        args.json.write_text(json.dumps({"passages": len(passages), "results": results}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"passages": len(store), "results": results}, indent=1) + "\n")
     return 0
 
 

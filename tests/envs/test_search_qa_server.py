@@ -330,6 +330,7 @@ GOOD = reply({"result": [[{"document": {"contents": "found"}, "score": 1}]]})
     ("script", "says"),
     [
         ([reply(b"<html>welcome</html>")], "answered no JSON: '<html>"),
+        ([reply(b"[" * 3900)], "answered no JSON"),
         ([reply({"results": []})], "does not speak Search-R1's contract"),
         ([reply({"result": []})], "for 1 queries it answered"),
         ([reply({"result": [[{"id": "1", "contents": "bare"}]]})], "without document.contents and a score"),

@@ -107,7 +107,7 @@ def read_answer(content: bytes, queries: int, k: int, url: str) -> list[list[Hit
     """
     try:
         answer = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RetrieverError(f"the retriever at {url} answered no JSON: {beginning(content)}") from error
     result = answer.get("result") if isinstance(answer, dict) else None
     if not isinstance(result, list) or len(result) != queries or not all(isinstance(row, list) for row in result):

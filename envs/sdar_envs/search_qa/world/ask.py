@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -58,9 +58,17 @@ class _Asker:
     rng: Random
     knobs: WorldKnobs
 
+    def __post_init__(self) -> None:
+        self._starts = {
+            kind: [entity for entity in group if _held_out(self.seed, entity.name) == (self.split != "train")]
+            for kind, group in self.world.entities.items()
+        }
+
     def chain(self, hops: int) -> Question | None:
         """Follow `hops` relations from some entity; None if the walk has no way on or comes back to where it was."""
-        entity = self._entity(self.rng.choice(KINDS))
+        entity = self.rng.choice(self._starts[self.rng.choice(KINDS)] or [None])
+        if entity is None:
+            return None
         subject, kind, shown = entity.name, entity.kind, self._mention(entity)
         seen, searches = {subject}, []
         for hop in range(1, hops + 1):
@@ -81,8 +89,8 @@ class _Asker:
     def inverse(self) -> Question | None:
         """Ask for the one subject that has some object; None if several have it."""
         step = self.rng.choice([r for r in RELATIONS if r.inverse])
-        entity = self._entity(step.object)
-        subjects = self.world.subjects(step, entity.name)
+        entity = self.rng.choice(self._starts[step.object] or [None])
+        subjects = [] if entity is None else self.world.subjects(step, entity.name)
         if len(subjects) != 1:
             return None
         text = step.inverse.format(o=self._mention(entity))
@@ -90,12 +98,12 @@ class _Asker:
         return Question(text, answers, "world_inverse", "fact", (f"{entity.name} {step.subject}",))
 
     def comparison(self) -> Question | None:
-        """Compare two entities by a year, or by the country they belong to; None for a tie of years."""
+        """Compare two entities by a year, or by the country they belong to; None for a tie of years or too few."""
         steps = [r for r in RELATIONS if r.first]
         step = self.rng.choice([*steps, relation("country")])
-        pair = [self._entity(step.subject), self._entity(step.subject)]
-        if pair[0] == pair[1]:
+        if len(self._starts[step.subject]) < 2:
             return None
+        pair = self.rng.sample(self._starts[step.subject], 2)
         values = [self.world.object(entity.name, step) for entity in pair]
         shown = {"a": self._mention(pair[0]), "b": self._mention(pair[1])}
         searches = tuple(_search(step, entity.name) for entity in pair)
@@ -109,17 +117,6 @@ class _Asker:
         winner = min(zip(values, pair, strict=True), key=lambda item: int(item[0]))[1]
         answers = self._accepted(winner.kind, winner.name)
         return Question(step.first.format(**shown), answers, "world_compare", "comparison", searches)
-
-    def _entity(self, kind: str) -> Entity:
-        """Any entity of `kind` from which this split may start."""
-        while True:
-            entity = self.rng.choice(self.world.entities[kind])
-            if _held_out(self.seed, entity.name) == (self.split != "train"):
-                return entity
-            if not any(
-                _held_out(self.seed, other.name) == (self.split != "train") for other in self.world.entities[kind]
-            ):
-                kind = "person"  # a small world may have no such country
 
     def _mention(self, entity: Entity) -> str:
         other = bool(entity.alias) and self.rng.random() < self.knobs.alias_questions
@@ -135,12 +132,3 @@ class _Asker:
 def _search(step: Relation, subject: str) -> str:
     """A search for one fact: the subject and what is wanted of it."""
     return f"{subject} {step.name.replace('_', ' ')}"
-
-
-def sources(knobs: WorldKnobs) -> Iterator[str]:
-    """The data sources that questions of these knobs can have."""
-    for task_type in knobs.task_types:
-        if task_type == "bridge":
-            yield from (f"world_{hops}hop" for hops in range(2, knobs.max_hops + 1))
-        else:
-            yield {"fact": "world_inverse", "attribute": "world_1hop", "comparison": "world_compare"}[task_type]

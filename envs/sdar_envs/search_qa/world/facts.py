@@ -36,6 +36,8 @@ class World:
 
     entities: dict[str, list[Entity]] = field(default_factory=dict)
     objects: dict[tuple[str, str], str] = field(default_factory=dict)
+    _index: dict[tuple[str, str], Entity] = field(default_factory=dict, repr=False)
+    _inverse: dict[tuple[str, str], list[str]] = field(default_factory=dict, repr=False)
 
     def entity(self, kind: str, name: str) -> Entity:
         return self._index[kind, name]
@@ -48,8 +50,8 @@ class World:
         return self._inverse.get((relation.name, name), [])
 
     def freeze(self) -> World:
+        """Make the world ready for questions once everything is in it."""
         self._index = {(entity.kind, entity.name): entity for group in self.entities.values() for entity in group}
-        self._inverse: dict[tuple[str, str], list[str]] = {}
         for (subject, name), value in self.objects.items():
             self._inverse.setdefault((name, value), []).append(subject)
         return self
