@@ -1,5 +1,6 @@
 """The retriever's server as a process of its own, its client, and what they do when things go wrong."""
 
+import asyncio
 import json
 import os
 import signal
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from sdar_envs.search_qa.contract import BadRequest, ServerLimits, read_search
 from sdar_envs.search_qa.corpus import Passage, write_store
 from sdar_envs.search_qa.retrievers import get, open_retriever
-from sdar_envs.search_qa.retrievers.base import RetrieverError
+from sdar_envs.search_qa.retrievers.base import Retriever, RetrieverError
 from sdar_envs.search_qa.retrievers.http import HttpRetriever
+from sdar_envs.search_qa.server.app import Service
 
 SERVE = [sys.executable, "-m", "sdar_envs.search_qa.server.cli", "serve", "--engine", "tantivy", "--port", "0"]
 
@@ -186,6 +188,44 @@ def test_a_busy_server_says_so_and_the_client_waits(index):
             assert (status, answer["error"]) == (503, "the server is busy; try again")
             assert client.search(["copper"], 1)[0][0].id == "p2"
             assert len(long.result(30)) == 200
+
+
+class Broken(Retriever):
+    """Fails as the query tells it to."""
+
+    name = "broken"
+
+    @classmethod
+    def open(cls, config):
+        return cls()
+
+    def search(self, queries, k):
+        raise {"known": RetrieverError("no disk"), "unknown": ZeroDivisionError("secret path")}[queries[0]]
+
+
+def test_a_failing_engine_is_said_and_counted():
+    service = Service(Broken())
+    app = service.app()
+
+    async def post(body):
+        sent, parts = [], [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+        async def receive():
+            return parts.pop(0) if parts else {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/retrieve", "headers": [], "query_string": b""}
+        await app(scope, receive, send)
+        return sent[0]["status"], json.loads(sent[1]["body"])["error"]
+
+    assert asyncio.run(post({"query": "known"})) == (500, "the engine failed: no disk")
+    status, said = asyncio.run(post({"query": "unknown"}))
+    assert status == 500 and "secret" not in said
+    assert service.registry.get_sample_value("sdar_retriever_requests_total", {"status": "500"}) == 2
+    assert service.registry.get_sample_value("sdar_retriever_waiting") == 0
+    service.close()
 
 
 def test_health_and_metrics(server):

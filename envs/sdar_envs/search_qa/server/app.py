@@ -105,6 +105,9 @@ class Service:
         except RetrieverError as error:
             _LOG.error("the engine failed: %s", error)
             return _refusal(500, f"the engine failed: {error}")
+        except Exception:  # noqa: BLE001 - the process's edge: one bad search must not pass for a lost connection
+            _LOG.exception("the engine failed in a way it should not")
+            return _refusal(500, "the engine failed; the server's log says how")
         finally:
             self._waiting -= 1
 
