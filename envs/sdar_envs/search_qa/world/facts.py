@@ -71,24 +71,31 @@ def make_world(seed: int, knobs: WorldKnobs) -> World:
         world.entities[kind] = [
             Entity(kind, name, alias if kind in _WITH_ALIAS else "") for name, alias in zip(found, aliases, strict=True)
         ]
+    pools = {kind: [entity.name for entity in group] for kind, group in world.entities.items()}
     for relation in RELATIONS:
-        for entity in world.entities[relation.subject]:
-            world.objects.setdefault((entity.name, relation.name), _draw(world, entity, relation, rng))
-            if relation.name == "spouse":  # both ways round
-                world.objects.setdefault((world.objects[entity.name, "spouse"], "spouse"), entity.name)
+        subjects = pools[relation.subject]
+        objects = (
+            _couples(subjects, rng) if relation.name == "spouse" else [_draw(pools, relation, rng) for _ in subjects]
+        )
+        world.objects.update(((name, relation.name), value) for name, value in zip(subjects, objects, strict=True))
     return world.freeze()
 
 
-def _draw(world: World, entity: Entity, relation: Relation, rng: Random) -> str:
+def _draw(pools: dict[str, list[str]], relation: Relation, rng: Random) -> str:
     if relation.object == YEAR:
         return str(rng.randint(*_YEARS))
     if relation.object == WORD:
         return names.word(rng, 1).lower()
-    pool = [other.name for other in world.entities[relation.object]]
-    if relation.name == "spouse":
-        others = [name for name in pool if name != entity.name]
-        pool = [name for name in others if (name, "spouse") not in world.objects] or others
-    return rng.choice(pool)
+    return rng.choice(pools[relation.object])
+
+
+def _couples(people: list[str], rng: Random) -> list[str]:
+    """A spouse for everybody, both ways round; with an odd number the last one names somebody's."""
+    order = rng.sample(people, len(people))
+    spouse = {order[-1]: order[0]}
+    for one, other in zip(order[::2], order[1::2], strict=False):
+        spouse |= {one: other, other: one}
+    return [spouse[name] for name in people]
 
 
 def tell(world: World, seed: int, knobs: WorldKnobs) -> Iterator[Passage]:
