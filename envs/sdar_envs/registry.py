@@ -44,7 +44,11 @@ class EnvFamily(ABC):
         raise EnvError(f"{self.name} has no reference solutions; take `reference` out of sdar.context.parts")
 
 
-_MODULES = {"alfworld": "sdar_envs.alfworld", "webshop": "sdar_envs.webshop"}
+_MODULES = {
+    "alfworld": "sdar_envs.alfworld",
+    "search_qa": "sdar_envs.search_qa",
+    "webshop": "sdar_envs.webshop",
+}
 
 
 def register(name: str, module: str) -> None:

@@ -21,7 +21,7 @@ WEBSHOP = registry.get("webshop").task_types
 
 
 def test_these_are_all_shipped_sets():
-    assert shipped_sets() == (*SETS, "webshop")
+    assert shipped_sets() == (*SETS, "search_qa", "webshop")
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdar_envs.base import EnvError, TaskRef
+from sdar_envs.paths import expanded
 
 TASK_TYPES = (
     "pick_and_place_simple",
@@ -33,12 +34,8 @@ def split_folder(data_root: str | os.PathLike[str], split: str) -> Path:
 
     `data_root` may use ``~`` and environment variables. Raises `EnvError` when there is no such folder.
     """
-    text = os.path.expandvars(os.path.expanduser(os.fspath(data_root)))
-    if "$" in text:
-        raise EnvError(f"data_root {os.fspath(data_root)!r} uses an environment variable that is not set")
-    if not text:
-        raise EnvError("data_root is empty: set env.alfworld.data_root to the folder that holds the split folders")
-    tried = [Path(text) / split, Path(text) / "json_2.1.1" / split]
+    root = expanded(data_root, "data_root")
+    tried = [root / split, root / "json_2.1.1" / split]
     for folder in tried:
         if folder.is_dir():
             return folder

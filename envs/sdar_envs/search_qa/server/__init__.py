@@ -1,0 +1,1 @@
+"""The retriever as a service: Search-R1's HTTP contract with limits, health and metrics."""

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# SDAR on Search-QA with Qwen2.5-3B-Instruct, 4 GPUs.
+set -euo pipefail
+exec bash "$(dirname "${BASH_SOURCE[0]}")/official.sh" \
+    actor_rollout_ref.model.path=Qwen/Qwen2.5-3B-Instruct \
+    'trainer.experiment_name=${sdar.method}-${env.name}-qwen2.5_3b' \
+    "$@"
