@@ -149,7 +149,8 @@ def test_composes_with_the_published_numbers(recipe, method):
 def test_every_method_runs_from_a_recipe(method, env):
     """Numbers of the setting stay; what the method sets is its own (tests/test_method_docs.py)."""
     recipe = next(path for path in RECIPES if path.parent.name == env)
-    config = composed(recipe, f"method={method}")
+    asked = ["sdar.teacher.model_path=another"] if method == "opd" else []
+    config = composed(recipe, f"method={method}", *asked)
     settings = Settings.from_config(OmegaConf.to_container(config))
     assert settings.method == method
     kl = {"actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.kl_loss_coef"}
