@@ -49,7 +49,11 @@ class ServiceProcess:
         self._new: queue.Queue[dict | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.port = self.wait_for("serving")["port"]
+        try:
+            self.port = self.wait_for("serving")["port"]
+        except BaseException:
+            self.end()
+            raise
         self.url = f"ws://127.0.0.1:{self.port}"
 
     def _read(self) -> None:

@@ -44,7 +44,7 @@ class Question:
 
 
 class QuestionFile:
-    """One parquet file, kept as an Arrow table (170,000 questions: some 40 MB); rows are read when asked for.
+    """One parquet file, kept as an Arrow table (170,000 questions: some 30 MB); rows are read when asked for.
 
     Raises:
         EnvError: it cannot be read, or has none of the columns that hold questions, answers or sources.
