@@ -59,7 +59,7 @@ def said(tmp_path_factory):
         f"actor_rollout_ref.model.path={root / 'model'}",
     ]
     cases = {"fine": [*base, f"sdar.run_dir={root / 'run'}"]}
-    cases["references"] = [*base, f"sdar.run_dir={root / 'references'}", "sdar.skills.retriever=reference"]
+    cases["references"] = [*base, f"sdar.run_dir={root / 'references'}", "sdar.context.parts=[reference]"]
     for number, (name, (overrides, _)) in enumerate(REFUSED.items()):
         cases[name] = [*base, f"sdar.run_dir={root / f'refused-{number}'}", *overrides]
     (root / "cases.json").write_text(json.dumps(cases))

@@ -58,6 +58,9 @@ class RealRun:
         self._seen: set[psutil.Process] = set()
         self._ports: set[int] = set()
         keys = {**SHORT, "sdar.run_dir": run_dir, **overrides}
+        if (env := overrides.get("env", "alfworld")) != "alfworld":
+            keys = {key: value for key, value in keys.items() if not key.startswith("env.alfworld.")}
+            keys = {"env": env, **keys}
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sdar_verl.train", *(f"{key}={value}" for key, value in keys.items())],

@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import pytest
 import torch
+from service_process import TOKEN, ServiceProcess
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdar_verl.evaluation.jsonl import read_records
@@ -78,15 +79,22 @@ def test_gigpo_on_rloo(train):
     assert max(largest) > 0, "all episodes of a group earned the same: this test could not fail"
 
 
-def test_grpo_opsd_on_ppo_distils_every_token_alike(train):
-    _, data = train_with(train, "grpo_opsd", {"method": "grpo_opsd", "algorithm.adv_estimator": "gae"})
+def test_grpo_opsd_on_ppo_distils_every_token_alike_on_webshop(train, catalogue, reader):
+    run, data = train_with(train, "grpo_opsd", {
+        **catalogue, **reader, "method": "grpo_opsd", "algorithm.adv_estimator": "gae",
+    })  # fmt: skip
+    (step, *_), *_ = [
+        [turn.observation for turn in episode.turns]
+        for episode in read_records(run.run_dir / "episodes/train.jsonl", EpisodeRecord)
+    ]
+    assert "Search" in step
     assert math.isfinite(data["critic/vf_loss"]) and data["critic/grad_norm"] > 0
     assert data["sdar/lambda"] == 0.005 and data["sdar/gate_mean"] == 1.0 and data["sdar/taught_share"] == 1.0
     assert data["sdar/loss"] != 0.0
 
 
-def test_sdft_learns_from_the_tasks_solution_alone(train):
-    _, data = train_with(train, "sdft", {"method": "sdft"})
+def test_sdft_learns_from_the_questions_answer_alone_on_search_qa(train, world, reader):
+    _, data = train_with(train, "sdft", {**world, **reader, "method": "sdft"})
     assert data["sdar/loss"] > 0, "a KL between two different prompts"
     assert data["sdar/context/reference_share"] == 1.0
     assert data["actor/pg_loss"] == 0.0 and data["actor/grad_norm"] > 0
@@ -125,20 +133,26 @@ def test_skill_sd_on_gigpo(train):
     assert 0.0 <= data["step_groups/alone_share"] < 1.0
 
 
-def test_the_teacher_in_the_advantage(train):
-    """RLSD's configuration with the plainest part, so that the advantages that verl trained on can be recognised.
+def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, service_token):
+    """RLSD with the plainest part, so that the advantages that verl trained on can be recognised.
 
-    The teacher is shown each task's own solution.
+    Episodes are played at an environment service, and the teacher is shown each task's own solution.
     """
-    _, data = train_with(train, "rlsd", {
-        "method": "rlsd",
-        "sdar.context.parts": "[reference]",
-        "sdar.distillation.advantage": "reverse_kl",
-        "sdar.distillation.rl": "false",
-        "sdar.distillation.coef": 2.0,
-        "actor_rollout_ref.actor.use_kl_loss": "false",
-    })  # fmt: skip
-    assert data["sdar/lambda"] == 2.0 and data["sdar/task_skill_share"] == 1.0
+    with ServiceProcess(
+        "--workers", "1", "--set", f"data_root={games}", "--set", "max_steps=3", env="alfworld", token=TOKEN
+    ) as service:
+        _, data = train_with(train, "rlsd", {
+            "method": "rlsd",
+            "env.service.endpoints": f"[{service.url}]",
+            "env.service.token_file": service_token,
+            "sdar.context.parts": "[reference]",
+            "sdar.distillation.advantage": "reverse_kl",
+            "sdar.distillation.rl": "false",
+            "sdar.distillation.coef": 2.0,
+            "actor_rollout_ref.actor.use_kl_loss": "false",
+        })  # fmt: skip
+        assert service.metric('sdar_env_call_seconds_count{op="reset"}', TOKEN) >= 16
+    assert data["sdar/lambda"] == 2.0 and data["sdar/context/reference_share"] == 1.0
     assert data["sdar/advantage_change"] == pytest.approx(2.0 * data["sdar/gap_mean"], rel=1e-4)
     assert data["critic/advantages/mean"] == pytest.approx(data["sdar/advantage_change"], rel=1e-4)
     assert data["sdar/advantage_change"] != 0.0 and data["actor/grad_norm"] > 0

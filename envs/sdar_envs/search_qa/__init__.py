@@ -54,6 +54,12 @@ class SearchQaFamily(EnvFamily):
 
     name = "search_qa"
     task_types = TASK_TYPES
+    own_keys = (
+        "data_root", "splits", "retriever", "task_types", "sources", "history_length", "thinking", "require_think"
+    )  # fmt: skip
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return _settings(config)
 
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
         settings = _settings(config)
