@@ -64,7 +64,7 @@ def said(root):
     cases["catalogue"].append(f"env.webshop.data_root={root / 'other'}")
     cases["human"] += ["env.webshop.goals=human", "env.webshop.test_size=5", "env.webshop.eval_size=10"]
     cases["leaky"] += ["env.webshop.split=verl_agent", "env.webshop.train_workers=2", "env.webshop.eval_workers=1"]
-    cases["solved"].append("sdar.skills.retriever=reference")
+    cases["solved"].append("sdar.context.parts=[reference]")
     for name, (overrides, _) in REFUSED.items():
         cases[name] = [
             *base,
