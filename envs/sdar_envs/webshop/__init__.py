@@ -63,6 +63,10 @@ class WebshopFamily(EnvFamily):
 
     name = "webshop"
     task_types = TASK_TYPES
+    own_keys = ("data_root", "cache_dir", "task_types", "history_length", "thinking", "require_admissible")
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return _settings(config)
 
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
         from sdar_envs.webshop.tasks import find_tasks
