@@ -64,8 +64,6 @@ def run(context: Any, log: Path, *work: Any) -> dict[str, Any]:
 def measure_all(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """What every process found, by method; the first is GRPO."""
     names = [BASE, *(name for name in args.methods or methods.names() if name != BASE)]
-    for name in names:
-        methods.source(name)  # refuses unknown names before anything starts
     torch.set_num_threads(args.threads)
     model = wide_model(args.vocab, folder / "model") if args.vocab else args.model.absolute()
     if difference := tokenizer_difference(*map(AutoTokenizer.from_pretrained, (WEIGHTS, model))):
@@ -166,7 +164,7 @@ def bars(numbers: dict[str, dict[str, Any]]) -> Figure:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", help=f"beside {BASE}; all of them unless given")
+    parser.add_argument("--methods", nargs="+", choices=methods.names(), help=f"beside {BASE}; all unless given")
     parser.add_argument("--rows", type=int, default=96, help="at least so many rows; whole groups are played")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each method, by turns")
     parser.add_argument("--passes", type=int, default=3, help="timed steps of each process, after one that warms up")

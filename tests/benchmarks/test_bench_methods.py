@@ -43,7 +43,7 @@ def test_two_methods_on_the_same_rows(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--methods", "sdar", "nonsense"], "there is no method 'nonsense'"),
+        (["--methods", "sdar", "nonsense"], "invalid choice: 'nonsense'"),
         (["--vocab", "5"], "--vocab 5 is less than"),
     ],
 )
