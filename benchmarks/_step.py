@@ -89,7 +89,7 @@ def _memory(field: str) -> float:
 
 
 def measure(config: DictConfig, episodes: list[Episode], passes: int, threads: int) -> dict[str, Any]:
-    """Costs of `passes` steps after one that warms up, then the memory of one more, by phase.
+    """Costs of `passes` steps after one that warms up, then the memory of one more, by phase (advantage: and teacher).
 
     ``loaded_mib`` is the memory with the models, before any step.
     """
@@ -128,9 +128,8 @@ def _worker(config: DictConfig, settings: Settings) -> CpuActorRolloutRefWorker:
             part.ref[TEACHER_PATH] = settings.teacher.model_path
     worker = CpuActorRolloutRefWorker(part, role="actor")
     if need_reference_policy(config):
-        worker.role = (
-            "actor_ref"  # verl's constructor knows this pair with a rollout only, its set-up goes by the words
-        )
+        # verl's constructor knows this pair with a rollout only; its set-up goes by the words
+        worker.role = "actor_ref"
     worker.init_model()
     term, teacher = settings.distillation, settings.teacher
     if term is not None and term.place == "loss":
