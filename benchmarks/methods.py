@@ -156,7 +156,7 @@ def bars(numbers: dict[str, dict[str, Any]]) -> Figure:
         above = [numbers[name]["update_mib_above"] for name in names]
         memory.barh(names, above, color=COLOURS[-1], height=0.7)
         memory.axvline(0, color="#3b4654", linewidth=1)
-        memory.set_title("Memory of the update above GRPO's, MiB")
+        memory.set_title("MiB above GRPO in the update")
         for panel in (time, memory):
             panel.grid(axis="y", visible=False)
     return figure
