@@ -35,6 +35,7 @@ def launch(config: DictConfig) -> None:
     plugin.verify()
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     _absolute_paths(config)
+    _settle(config)
     prepare(config)
     with _scratch(Path(config.sdar.run_dir)) as scratch, _stop_signals():
         _ray_settings(config, scratch)
@@ -66,9 +67,15 @@ def _absolute_paths(config: DictConfig) -> None:
     config.sdar.run_dir = str(Path(config.sdar.run_dir).expanduser().absolute())
 
 
+def _settle(config: DictConfig) -> None:
+    """Compute what a preset computes with a resolver of ours, which verl's processes do not know."""
+    actor = config.actor_rollout_ref.actor
+    actor.use_kl_loss = actor.use_kl_loss
+
+
 def _ray_settings(config: DictConfig, scratch: Path) -> None:
     init = config.ray_kwargs.ray_init
-    passed_on = ("VERL_PLATFORM", "ALFWORLD_DATA", "WEBSHOP_DATA", "SDAR_WEBSHOP_CACHE")
+    passed_on = ("VERL_PLATFORM", "ALFWORLD_DATA", "WEBSHOP_DATA", "SDAR_WEBSHOP_CACHE", "SEARCH_QA_DATA")
     variables = {name: os.environ[name] for name in passed_on if name in os.environ}
     with open_dict(config):
         if init.get("address") == "local":

@@ -22,6 +22,7 @@ def verl_config_dir() -> str:
 
 
 OmegaConf.register_new_resolver("sdar.verl_config_dir", verl_config_dir, replace=True)
+OmegaConf.register_new_resolver("sdar.equal", lambda one, other: one == other, replace=True)
 
 
 def run(config: DictConfig) -> None:

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 import sdar_verl.train  # noqa: F401 - registers the resolver that finds verl's configuration
 from sdar_verl.core import DIVERGENCES, GATES, SCHEDULES, DistillationConfig
 from sdar_verl.core.gap import as_tokens
+from sdar_verl.requirements import check_teacher
+from sdar_verl.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 KEY = re.compile(r"`((?:sdar|env|actor_rollout_ref|data|trainer|algorithm)\.[a-z0-9_.]+)[`=]")
@@ -81,6 +83,10 @@ def test_every_method_composes_and_has_a_page():
             tiny = compose("sdar", overrides=[f"method={method}", "+lab=tiny"])
         assert tiny.sdar.distillation == config.sdar.distillation, "a preset must leave the method alone"
         assert config.sdar.method == method
+        if method == "opd":
+            tiny.sdar.teacher.model_path = "another"
+        plain = OmegaConf.to_container(tiny, resolve=True)
+        check_teacher(plain, Settings.from_config(plain))  # the tiny model's preset takes no method's reference away
         term = OmegaConf.to_container(config.sdar.distillation)
         assert term.pop("enabled") is (method not in {"gigpo", "grpo", "skill_grpo"})
         DistillationConfig.from_mapping(term)
