@@ -16,7 +16,7 @@ from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.agent.rows import PlayedEpisode
 from sdar_verl.evaluation.jsonl import JsonlWriter
 from sdar_verl.settings import Settings
-from sdar_verl.skills import Skill
+from sdar_verl.skills import Skill, SkillStore
 from sdar_verl.teacher import TeacherPrompt
 from sdar_verl.teacher.contexts import Situation
 from sdar_verl.teacher.templating import prompt_ids
@@ -30,12 +30,20 @@ class EpisodeRuntime:
         tokenizer: the student's.
         template_kwargs: for the chat template, the same for student and teacher.
         limits: token limits.
+        skills: of the run; None opens the configured store.
 
     Attributes:
         error: the first exception of an episode that its environment is not to blame for; None if there was none.
     """
 
-    def __init__(self, settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], limits: Limits):
+    def __init__(
+        self,
+        settings: Settings,
+        tokenizer: Any,
+        template_kwargs: Mapping[str, Any],
+        limits: Limits,
+        skills: SkillStore | None = None,
+    ):
         self.settings, self.tokenizer, self.template_kwargs, self.limits = settings, tokenizer, template_kwargs, limits
         env, pool = settings.env, settings.env.pool
         self.format = registry.get(env.name).make_format(env.config)
@@ -49,7 +57,7 @@ class EpisodeRuntime:
             episode_timeout=pool.episode_timeout,
         )
         self.error: Exception | None = None
-        self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt)
+        self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt, skills)
         folder = Path(settings.run_dir) / "episodes"
         self._records = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "val")}
 

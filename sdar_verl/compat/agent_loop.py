@@ -17,6 +17,7 @@ from sdar_verl.agent.episode import EpisodeId, Limits
 from sdar_verl.agent.privileged import GroupRow, TeacherRow, group_rows
 from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
 from sdar_verl.agent.runtime import EpisodeRuntime
+from sdar_verl.run_skills import pinned_skills
 from sdar_verl.settings import Settings
 
 _runtime: EpisodeRuntime | None = None  # one for each agent-loop process; verl builds a loop object for each episode
@@ -111,6 +112,7 @@ class SdarAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             self.tokenizer,
             OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True),
             Limits(prompt=rollout.prompt_length, response=rollout.response_length, turn=settings.max_turn_tokens),
+            pinned_skills(settings) if settings.uses_skills else None,
         )
 
     async def check(self) -> int:
