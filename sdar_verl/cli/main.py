@@ -13,7 +13,7 @@ COMMANDS = {
     "report": "one HTML page that shows and compares runs",
     "doctor": "check versions, platform, plugin, data, memory, disk and ports",
     "methods": "list the methods with their parts",
-    "skills": "list, show and check skill sets",
+    "skills": "list, show, check, compare and share skill sets",
     "lab": "make and measure the tiny model of the quickstart",
 }
 
