@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sdar_envs import registry
@@ -14,6 +15,7 @@ from sdar_verl.run_skills import first_skills
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillStore
 from sdar_verl.skills.coverage import has_task_skill
+from sdar_verl.skills.retrievers import RetrieverOptions
 from sdar_verl.skills.retrievers import make as make_retriever
 from sdar_verl.skills.skill import canonical_text, text_problem
 from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder
@@ -140,7 +142,10 @@ def privileged_parts(
 def _skills(settings: Settings, store: SkillStore | None) -> SkillsContext:
     chosen = settings.skills
     store = first_skills(settings) if store is None else store
-    return SkillsContext(make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed))
+    options = RetrieverOptions(run_dir=Path(settings.run_dir), ucb_c=chosen.ucb.c)
+    return SkillsContext(
+        make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed, options=options)
+    )
 
 
 def _part(name: str, settings: Settings, builder: TeacherPromptBuilder, skills: SkillStore | None) -> Context:

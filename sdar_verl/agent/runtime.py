@@ -70,7 +70,7 @@ class EpisodeRuntime:
         waits = learns and self.privileged.context.needs_group
         skills: list[Skill] = []
         if shown or (learns and not waits):
-            situation = Situation(self.settings.env.name, task, seed=who.session)
+            situation = Situation(self.settings.env.name, task, seed=who.session, step=who.step)
             skills = self.privileged.context.units(situation)
 
         def build(messages: Messages) -> TeacherPrompt:
