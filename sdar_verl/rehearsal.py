@@ -78,7 +78,8 @@ async def _rehearse(
                     f"data.max_prompt_length={prompt_limit}; raise it"
                 )
             if privileged.context is not None:
-                units = privileged.context.units(Situation(env.name, task, seed=0, step=1))
+                situation = Situation(env.name, task, seed=0, step=1, text=info["task_description"])
+                units = privileged.context.units(situation)
                 for builder in (privileged.teacher, privileged.student):
                     if builder is not None:
                         builder.build(messages, units, task_type=task.task_type)

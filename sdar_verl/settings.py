@@ -16,6 +16,7 @@ TEACHER_PLACEMENTS = ("actor", "ref")
 STUDENT_SKILLS = ("none", "train", "always")
 SKILL_SCORES = ("won", "reward")
 LEARNING_RETRIEVERS = ("ucb",)
+EARLY_RETRIEVERS = ("ucb", "semantic")  # know only what is known when an episode begins
 T = TypeVar("T")
 
 
@@ -91,6 +92,21 @@ class UcbSettings:
 
 
 @dataclass(frozen=True)
+class SemanticSettings:
+    """Attributes:
+    model: folder of a sentence encoder; None for the packaged one.
+    skills: how many task-specific skills are shown.
+    """
+
+    model: str | None
+    skills: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.skills, bool) or not isinstance(self.skills, int) or self.skills < 1:
+            raise ConfigError(f"sdar.skills.semantic.skills must be a whole number from 1, got {self.skills!r}")
+
+
+@dataclass(frozen=True)
 class SkillSettings:
     """Attributes:
     store: a shipped set's name, a folder, or an address in DynamoDB.
@@ -98,7 +114,7 @@ class SkillSettings:
     allow_missing: train task types that have no skill with the general ones alone.
     seed: of the drawing retrievers.
     student: where the student itself is shown the skills: ``none``, ``train`` (not in validation) or ``always``.
-    ucb: of the retriever that learns.
+    ucb, semantic: of the retrievers of these names.
     """
 
     store: str
@@ -107,6 +123,7 @@ class SkillSettings:
     seed: int
     student: str
     ucb: UcbSettings
+    semantic: SemanticSettings
 
     def __post_init__(self) -> None:
         if self.student not in STUDENT_SKILLS:
@@ -248,9 +265,9 @@ class Settings:
             raise ConfigError("sdar.skills.retriever=none shows no skills; take `skills` out of sdar.context.parts")
 
         waiting = [part for part in self.context.parts if CONTEXTS[part].needs_group]
-        if SkillsContext.name in self.context.parts and self.skills.learns and waiting:
+        if SkillsContext.name in self.context.parts and self.skills.retriever in EARLY_RETRIEVERS and waiting:
             raise ConfigError(
-                f"sdar.skills.retriever={self.skills.retriever} chooses before an episode is played, but the context "
+                f"sdar.skills.retriever={self.skills.retriever} chooses when an episode begins, but the context "
                 f"{waiting[0]} is known only after it; take one of them out"
             )
 
@@ -292,7 +309,8 @@ class Settings:
         except ValueError as error:
             raise ConfigError(f"sdar.step_groups: {error}") from error
         skills = dict(_part(sdar, "skills", "sdar."))
-        skills["ucb"] = _make(UcbSettings, _part(skills, "ucb", "sdar.skills."), "sdar.skills.ucb")
+        for key, kind in (("ucb", UcbSettings), ("semantic", SemanticSettings)):
+            skills[key] = _make(kind, _part(skills, key, "sdar.skills."), f"sdar.skills.{key}")
         return cls(
             method=sdar["method"],
             run_dir=sdar["run_dir"],

@@ -142,7 +142,12 @@ def privileged_parts(
 def _skills(settings: Settings, store: SkillStore | None) -> SkillsContext:
     chosen = settings.skills
     store = first_skills(settings) if store is None else store
-    options = RetrieverOptions(run_dir=Path(settings.run_dir), ucb_c=chosen.ucb.c)
+    options = RetrieverOptions(
+        run_dir=Path(settings.run_dir),
+        ucb_c=chosen.ucb.c,
+        semantic_model=chosen.semantic.model,
+        semantic_skills=chosen.semantic.skills,
+    )
     return SkillsContext(
         make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed, options=options)
     )

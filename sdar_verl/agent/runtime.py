@@ -69,9 +69,12 @@ class EpisodeRuntime:
         )
         waits = learns and self.privileged.context.needs_group
         skills: list[Skill] = []
-        if shown or (learns and not waits):
-            situation = Situation(self.settings.env.name, task, seed=who.session, step=who.step)
-            skills = self.privileged.context.units(situation)
+
+        def retrieve(text: str) -> list[Skill]:
+            if shown or (learns and not waits):
+                situation = Situation(self.settings.env.name, task, seed=who.session, step=who.step, text=text)
+                skills.extend(self.privileged.context.units(situation))
+            return skills
 
         def build(messages: Messages) -> TeacherPrompt:
             if shown:
@@ -93,7 +96,7 @@ class EpisodeRuntime:
             invalid_action_penalty=self.settings.env.invalid_action_penalty,
         )
         async with self.pool.session() as env:
-            played = await play_episode(actor, env, task, skills, who, generate)
+            played = await play_episode(actor, env, task, retrieve, who, generate)
         self._records[who.split].write(played.record)
         return played
 

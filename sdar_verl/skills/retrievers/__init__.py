@@ -8,6 +8,7 @@ from sdar_verl.skills.retrievers.full import FullRetriever
 from sdar_verl.skills.retrievers.none import NoneRetriever
 from sdar_verl.skills.retrievers.random import RandomRetriever
 from sdar_verl.skills.retrievers.rules import RulesRetriever
+from sdar_verl.skills.retrievers.semantic import SemanticRetriever
 from sdar_verl.skills.retrievers.ucb import UcbRetriever
 from sdar_verl.skills.retrievers.wrong_task import WrongTaskRetriever
 from sdar_verl.skills.store import SkillStore
@@ -21,6 +22,7 @@ _CLASSES: dict[str, type[Retriever]] = {
         NoneRetriever,
         WrongTaskRetriever,
         UcbRetriever,
+        SemanticRetriever,
     )
 }
 

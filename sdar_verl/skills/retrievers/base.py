@@ -23,6 +23,7 @@ class SkillQuery:
     Attributes:
         task_type: what the environment says, never guessed from a prompt.
         step: the training step of the episode (1, 2, ...); only `ucb` looks at it.
+        text: the task in the environment's words; only `semantic` looks at it.
     """
 
     env: str
@@ -30,6 +31,7 @@ class SkillQuery:
     task_id: str
     seed: int = 0
     step: int | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,14 @@ class RetrieverOptions:
     Attributes:
         run_dir: the run's folder (`ucb`: its statistics are there).
         ucb_c: weight of what was tried too little, in the unit of the scores.
+        semantic_model: the sentence encoder's folder; None for the packaged one.
+        semantic_skills: how many task-specific skills `semantic` gives.
     """
 
     run_dir: Path | None = None
     ucb_c: float = 1.0
+    semantic_model: str | None = None
+    semantic_skills: int = 1
 
 
 class Retriever(ABC):
