@@ -63,7 +63,7 @@ def _list_releases(source: str | None) -> None:
     from sdar_verl.skills.dynamodb import SkillTable
 
     for release in SkillTable(Address.parse(source or "")).releases():
-        print(f"{release.number:>4}  {release.created}  {len(release.pins):>4} skills  by {release.author}")
+        print(f"{release.number:>4}  {release.created}  {len(release.pins):>4} skills")
 
 
 def show_skill(args: argparse.Namespace) -> None:

@@ -81,7 +81,10 @@ def connect(address: Address) -> Any:
     )
     with reporting(address):
         session = boto3.session.Session(region_name=address.region)
-        return session.client("dynamodb", endpoint_url=address.endpoint, config=config)
+        try:
+            return session.client("dynamodb", endpoint_url=address.endpoint, config=config)
+        except ValueError as error:  # botocore's word for a malformed endpoint
+            raise SkillError(f"{address}: {error}; give the endpoint as http://HOST:PORT") from error
 
 
 @contextmanager
@@ -100,7 +103,7 @@ def reporting(address: Address) -> Iterator[None]:
         code = error.response["Error"].get("Code", "")
         said = error.response["Error"].get("Message", "")
         raise SkillError(f"{address}: {code}: {said}{_advice(code, address)}") from error
-    except (aws.BotoCoreError, ValueError) as error:  # ValueError: botocore on a malformed endpoint
+    except aws.BotoCoreError as error:
         raise SkillError(f"{address}: DynamoDB cannot be reached: {error}") from error
 
 

@@ -11,17 +11,24 @@ writers that began from one release only one gets the next.
 
 from __future__ import annotations
 
-import getpass
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
 from sdar_verl.skills.aws import Address, connect, is_failed_condition, reporting
 from sdar_verl.skills.errors import SkillConflictError, SkillError
+from sdar_verl.skills.items import (
+    Release,
+    now,
+    read_release,
+    read_skill,
+    release_item,
+    release_key,
+    skill_item,
+    skill_key,
+)
 from sdar_verl.skills.pins import Pin, pins_of, require_pins
 from sdar_verl.skills.skill import Skill
 from sdar_verl.skills.store import MemoryStore
@@ -29,22 +36,6 @@ from sdar_verl.skills.store import MemoryStore
 BATCH = 100  # most keys of one BatchGetItem
 ROUNDS = 8  # tries of one batch before the store counts as overloaded
 MAX_BYTES = 390_000  # DynamoDB takes items up to 400 KB, attribute names included
-
-
-@dataclass(frozen=True)
-class Release:
-    """One published state of a set.
-
-    Attributes:
-        number: 1, 2, ...
-        pins: the versions that make it up, by id.
-        created: when, ISO 8601 in UTC; `author`: who pushed it, as the pushing machine calls the user.
-    """
-
-    number: int
-    pins: tuple[Pin, ...]
-    created: str
-    author: str
 
 
 class DynamoStore(MemoryStore):
@@ -113,14 +104,14 @@ class SkillTable:
         found: list[Release] = []
         with reporting(self.address):
             for page in self._client.get_paginator("query").paginate(**self._release_query()):
-                found += map(_release, page["Items"])
+                found += map(read_release, page["Items"])
         return found
 
     def newest(self) -> Release | None:
         """The newest release; None before the first."""
         with reporting(self.address):
             items = self._client.query(**self._release_query(), ScanIndexForward=False, Limit=1)["Items"]
-        return _release(items[0]) if items else None
+        return read_release(items[0]) if items else None
 
     def release(self, number: int | None) -> Release:
         """Release `number`, or the newest; raises `SkillError` where there is none."""
@@ -129,20 +120,20 @@ class SkillTable:
                 raise SkillError(f"{self.address} holds no release; fill it: sdar skills push FOLDER {self.address}")
             return newest
         with reporting(self.address):
-            item = self._get(_release_key(number))
+            item = self._get(release_key(number))
         if item is None:
             raise SkillError(f"{self.address} has no release {number}; see: sdar skills list {self.address} --releases")
-        return _release(item)
+        return read_release(item)
 
     def skills(self, pins: Iterable[Pin]) -> list[Skill]:
         """The skills at exactly these versions, in the order of `pins`, hashes checked."""
         pins = list(pins)
-        keys = [_skill_key(pin.id, pin.version) for pin in pins]
+        keys = [skill_key(pin.id, pin.version) for pin in pins]
         items: dict[str, Any] = {}
         with reporting(self.address):
             for start in range(0, len(keys), BATCH):
                 items |= self._batch(keys[start : start + BATCH])
-        found = [_skill(items[key]) for key in keys if key in items]
+        found = [read_skill(items[key]) for key in keys if key in items]
         require_pins(found, pins, str(self.address))
         return found
 
@@ -192,16 +183,11 @@ class SkillTable:
 
     def _stored(self, skill: Skill) -> Skill | None:
         with reporting(self.address):
-            item = self._get(_skill_key(skill.id, skill.version))
-        return None if item is None else _skill(item)
+            item = self._get(skill_key(skill.id, skill.version))
+        return None if item is None else read_skill(item)
 
     def _create_version(self, skill: Skill) -> None:
-        content = {"id": skill.id, "env": skill.env, "text": skill.text, "provenance": skill.provenance}
-        content |= {"hash": skill.content_hash, "created": _now()}
-        item = {name: {"S": value} for name, value in content.items()} | {"version": {"N": str(skill.version)}}
-        if skill.task_type is not None:
-            item["task_type"] = {"S": skill.task_type}
-        if not self._create(_skill_key(skill.id, skill.version), item, f"skill {skill.id!r}"):
+        if not self._create(skill_key(skill.id, skill.version), skill_item(skill), f"skill {skill.id!r}"):
             if self._stored(skill) != skill:  # equal: an earlier push that did not come to its end, or our own retry
                 raise SkillConflictError(
                     f"{self.address} holds {skill.id!r} version {skill.version} with another content, and versions "
@@ -210,13 +196,11 @@ class SkillTable:
 
     def _create_release(self, number: int, pins: tuple[Pin, ...]) -> Release:
         ticket = uuid4().hex
-        members = [{"M": {"id": {"S": p.id}, "version": {"N": str(p.version)}, "hash": {"S": p.hash}}} for p in pins]
-        release = Release(number, pins, _now(), getpass.getuser())
-        item = {"members": {"L": members}, "number": {"N": str(number)}, "ticket": {"S": ticket}}
-        item |= {"created": {"S": release.created}, "author": {"S": release.author}}
-        if not self._create(_release_key(number), item, f"release {number}"):
+        release = Release(number, pins, now())
+        item = release_item(release) | {"ticket": {"S": ticket}}
+        if not self._create(release_key(number), item, f"release {number}"):
             with reporting(self.address):
-                there = self._get(_release_key(number))
+                there = self._get(release_key(number))
             if there is None or there["ticket"]["S"] != ticket:  # ours: the answer was lost and botocore tried again
                 raise SkillConflictError(
                     f"another writer published release {number} of {self.address} meanwhile; look at it "
@@ -257,43 +241,3 @@ class SkillTable:
             "ExpressionAttributeValues": {":set": {"S": self.address.set}, ":release": {"S": "release#"}},
             "ConsistentRead": True,
         }
-
-
-def _skill_key(skill_id: str, version: int) -> str:
-    return f"skill#{skill_id}#{version:09d}"
-
-
-def _release_key(number: int) -> str:
-    return f"release#{number:09d}"
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _skill(item: dict[str, Any]) -> Skill:
-    """The skill of an item; raises `SkillError` where it is none, or not the one that was written."""
-    try:
-        skill = Skill(
-            id=item["id"]["S"],
-            text=item["text"]["S"],
-            env=item["env"]["S"],
-            task_type=item["task_type"]["S"] if "task_type" in item else None,
-            version=int(item["version"]["N"]),
-            provenance=item["provenance"]["S"],
-        )
-        stored = item["hash"]["S"]
-    except (KeyError, ValueError) as error:
-        raise SkillError(f"the item {item['sk']['S']!r} is no skill ({error!r}); was it written by hand?") from error
-    if _skill_key(skill.id, skill.version) != item["sk"]["S"] or stored != skill.content_hash:
-        raise SkillError(f"the item {item['sk']['S']!r} does not have the content it was written with; restore it")
-    return skill
-
-
-def _release(item: dict[str, Any]) -> Release:
-    try:
-        members = [member["M"] for member in item["members"]["L"]]
-        pins = tuple(Pin(m["id"]["S"], int(m["version"]["N"]), m["hash"]["S"]) for m in members)
-        return Release(int(item["number"]["N"]), pins, item["created"]["S"], item["author"]["S"])
-    except (KeyError, ValueError) as error:
-        raise SkillError(f"the item {item['sk']['S']!r} is no release ({error!r}); was it written by hand?") from error

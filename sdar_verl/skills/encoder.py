@@ -46,9 +46,14 @@ class SentenceEncoder:
         import torch
 
         tokens: Any = self._tokenizer(text, truncation=True, max_length=self._limit, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = self._model(**tokens).last_hidden_state[0]  # (T, D)
-            return torch.nn.functional.normalize(hidden.mean(0), dim=-1).numpy()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # one short text: several threads only wait for each other
+        try:
+            with torch.inference_mode():
+                hidden = self._model(**tokens).last_hidden_state[0]  # (T, D)
+                return torch.nn.functional.normalize(hidden.mean(0), dim=-1).numpy()
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _packaged() -> str:

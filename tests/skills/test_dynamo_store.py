@@ -229,6 +229,8 @@ def test_what_stands_in_the_way_is_said(address, dynamo, monkeypatch):
     monkeypatch.setattr("sdar_verl.skills.aws.ATTEMPTS", 1)
     with pytest.raises(SkillError, match="cannot be reached"):
         open_store(str(replace(address, endpoint="http://127.0.0.1:9")))
+    with pytest.raises(SkillError, match="give the endpoint as http://HOST:PORT"):
+        open_store(str(replace(address, endpoint="nonsense")))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -53,7 +53,7 @@ def test_changes_are_shown_and_released(address, tmp_path, capsys):
     assert "at release 1, not 0" in capsys.readouterr().err
     assert run("push", second, address, "--expect", 1) == 0
     assert run("list", address, "--releases") == 0
-    releases = [line.split() for line in capsys.readouterr().out.splitlines() if " skills  by " in line]
+    releases = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(" skills")]
     assert [(line[0], line[2]) for line in releases] == [("1", "3"), ("2", "3")]
     old = f"{address}&release=1"
     assert run("list", old) == 0
