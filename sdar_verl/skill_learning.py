@@ -49,14 +49,15 @@ class SkillLearning:
     def count(self, step: int, ends: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """Count the finished episodes of `step` and publish the result; returns metrics.
 
+        Every episode that trains is counted, also one that did not come to its end or whose prompt had no room for the
+        skill: a skill that is never counted would be chosen for ever.
+
         Args:
-            ends: for each episode ``task_type``, ``units`` (ids shown), ``won``, ``reward`` and ``failed``; those that
-                failed say nothing about a skill and are left out.
+            ends: for each episode ``task_type``, ``retrieved`` (ids), ``won`` and ``reward``.
         """
-        ends = [end for end in ends if not end["failed"]]
         score = self.settings.ucb.score
-        outcomes = [Outcome(end["task_type"], tuple(end["units"]), float(end[score])) for end in ends]
+        outcomes = [Outcome(end["task_type"], tuple(end["retrieved"]), float(end[score])) for end in ends]
         self.statistics = self.statistics.after(step, outcomes)
         self.statistics.save(self.run_dir)
-        shown = {(outcome.task_type, skill) for outcome in outcomes for skill in outcome.skills}
-        return {"skills/episodes_counted": len(outcomes), "skills/shown": len({skill for _, skill in shown})}
+        different = {skill for outcome in outcomes for skill in outcome.skills}
+        return {"skills/episodes_counted": len(outcomes), "skills/retrieved": len(different)}

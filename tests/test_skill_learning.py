@@ -19,8 +19,8 @@ def learning(run_dir, score="won"):
     return SkillLearning(run_dir, SimpleNamespace(ucb=SimpleNamespace(c=1.0, score=score)))
 
 
-def end(units, won=False, reward=0.0, failed="", task_type="type0"):
-    return {"task_type": task_type, "units": units, "won": won, "reward": reward, "failed": failed}
+def end(retrieved, won=False, reward=0.0, task_type="type0"):
+    return {"task_type": task_type, "retrieved": retrieved, "won": won, "reward": reward}
 
 
 def train(run_dir, first, last, checkpoint_every=3):
@@ -52,12 +52,12 @@ def test_a_resumed_run_chooses_as_an_uninterrupted_one(tmp_path):
     assert SkillStatistics.load(tmp_path / "cut") == SkillStatistics.load(tmp_path / "whole")
 
 
-def test_won_or_reward_counts_and_failed_episodes_do_not(tmp_path):
-    ends = [end(["s0"], won=True, reward=9.5), end(["s0", "s1"], reward=-0.25), end(["s0"], failed="the worker died")]
+def test_won_or_reward_counts(tmp_path):
+    ends = [end(["s0"], won=True, reward=9.5), end(["s0", "s1"], reward=-0.25)]
     for score, total in (("won", 1.0), ("reward", 9.25)):
         keeper = learning(tmp_path, score)
         keeper.start(0, None)
-        assert keeper.count(1, ends) == {"skills/episodes_counted": 2, "skills/shown": 2}
+        assert keeper.count(1, ends) == {"skills/episodes_counted": 2, "skills/retrieved": 2}
         assert SkillStatistics.load(tmp_path).tally("type0", "s0") == Tally(2, total)
 
 

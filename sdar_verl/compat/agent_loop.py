@@ -72,6 +72,7 @@ def _output(row: Row, played: PlayedEpisode, who: EpisodeId, last: bool) -> Agen
         "reward_extra_info": {"acc": float(record.won)},
         "teacher_prompt_ids": row.teacher_prompt_ids,
         "units": row.skills,
+        "retrieved": record.skills,
         "task_skill": row.task_skill,
         "shrunk": row.shrunk,
         "messages": row.messages,

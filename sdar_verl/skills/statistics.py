@@ -1,4 +1,4 @@
-"""How often each skill was shown for each task type, and how the episodes went."""
+"""How often each skill was retrieved for each task type, and how the episodes went."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = "skill_statistics.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One finished training episode: what was shown for which task type, and how it went."""
+    """One finished training episode: what was retrieved for which task type, and how it went."""
 
     task_type: str
     skills: tuple[str, ...]

@@ -77,10 +77,9 @@ def ends(played):
     return [
         {
             "task_type": task.task_type,
-            "units": episode.rows[-1].skills,
+            "retrieved": episode.record.skills,
             "won": episode.record.won,
             "reward": episode.record.reward,
-            "failed": episode.record.failed or "",
         }
         for task, episode in played
     ]

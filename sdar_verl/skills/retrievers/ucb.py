@@ -14,9 +14,9 @@ from sdar_verl.skills.statistics import SkillStatistics, Tally
 class UcbRetriever(Retriever):
     """An upper confidence bound for each task type over all task-specific skills of the environment (paper, UCB).
 
-    The score of a skill is its mean score plus ``c * sqrt(ln N / n)``: n episodes of the task type were shown it, N in
-    all. A skill that was never shown comes first. Ties go to the task's own type, then to the store's order. All
-    episodes of one type in one training step are shown the same skill, the choice of the steps before.
+    The bound of a skill is its mean score plus ``c * sqrt(ln N / n)``: it was chosen for n episodes of the task type,
+    of N in all. A skill that was never chosen comes first. Ties go to the task's own type, then to the store's order.
+    All episodes of one type in one training step get the same skill, chosen by the steps before.
     """
 
     name = "ucb"
