@@ -11,18 +11,21 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError
 
 from sdar_verl import preflight
-from sdar_verl.checkpoints import prepare_resume
+from sdar_verl.checkpoints import complete_steps, prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.panel import Panel, PanelError
-from sdar_verl.manifest import build_manifest, data_hash, write_manifest
+from sdar_verl.manifest import FILE as MANIFEST
+from sdar_verl.manifest import ManifestError, build_manifest, data_hash, write_manifest
 from sdar_verl.redaction import redact
 from sdar_verl.rehearsal import rehearse
 from sdar_verl.requirements import check_backbone, check_teacher
+from sdar_verl.run_skills import first_skills, pinned_skills
 from sdar_verl.settings import Settings
-from sdar_verl.skills import SkillError, open_store
+from sdar_verl.skills import SkillError, SkillStore
 from sdar_verl.skills.coverage import require_coverage
+from sdar_verl.skills.pins import keep as keep_skills
 from sdar_verl.skills.retrievers import names as retriever_names
 from sdar_verl.teacher import placements
 from sdar_verl.teacher_model import check_teacher_model
@@ -50,19 +53,19 @@ def prepare(config: DictConfig) -> None:
     check_teacher(plain, settings)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
-    if settings.uses_skills:
-        _check_skills(settings)
+    skills = _check_skills(settings, goes_on=_goes_on(plain, settings)) if settings.uses_skills else None
     tokenizer = _check_model(plain)
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
     _check_machine(plain)
-    rehearse(settings, tokenizer, plain["data"]["apply_chat_template_kwargs"] or {}, plain["data"]["max_prompt_length"])
+    template_kwargs = plain["data"]["apply_chat_template_kwargs"] or {}
+    rehearse(settings, tokenizer, template_kwargs, plain["data"]["max_prompt_length"], skills)
     run_dir = Path(settings.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     trainer = plain["trainer"]
     step = prepare_resume(
         Path(trainer["default_local_dir"]),
-        had_run=(run_dir / "manifest.json").exists(),
+        had_run=(run_dir / MANIFEST).exists(),
         resume_mode=trainer["resume_mode"],
         keep=trainer["max_actor_ckpt_to_keep"],
     )
@@ -76,7 +79,9 @@ def prepare(config: DictConfig) -> None:
             raise ConfigError(f"{error}. Choose another sdar.run_dir") from error
     panel.save(saved)
     OmegaConf.save(redacted(config), run_dir / "config.yaml")
-    _write_manifest(plain, settings, panel, run_dir)
+    if skills is not None:
+        keep_skills(run_dir, skills.all())
+    _write_manifest(plain, settings, panel, run_dir, skills)
 
 
 def redacted(config: DictConfig) -> DictConfig:
@@ -84,18 +89,25 @@ def redacted(config: DictConfig) -> DictConfig:
     return OmegaConf.create(redact(OmegaConf.to_container(config, resolve=False)))
 
 
-def _write_manifest(plain: dict[str, Any], settings: Settings, panel: Panel, run_dir: Path) -> None:
+def _goes_on(plain: dict[str, Any], settings: Settings) -> bool:
+    """Whether a started run is resumed, so that what it was made of is settled."""
+    trainer = plain["trainer"]
+    if trainer["resume_mode"] == "disable" or not (Path(settings.run_dir) / MANIFEST).exists():
+        return False
+    return trainer["resume_mode"] != "auto" or bool(complete_steps(Path(trainer["default_local_dir"])))
+
+
+def _write_manifest(
+    plain: dict[str, Any], settings: Settings, panel: Panel, run_dir: Path, skills: SkillStore | None
+) -> None:
     env = settings.env
     family = registry.get(env.name)
-    skills = []
-    if settings.uses_skills:
-        skills = open_store(settings.skills.store, env=env.name, task_types=family.task_types).all()
     actor = plain["actor_rollout_ref"]["actor"]
     manifest = build_manifest(
         plain,
         panel=panel,
         data={env.train_split: data_hash(family.tasks(env.config, env.train_split)), "panel": data_hash(panel.tasks)},
-        skills=skills,
+        skills=() if skills is None else skills.all(),
         seeds={
             "panel": settings.panel_seed,
             "data": plain["data"]["seed"] or 0,
@@ -166,7 +178,8 @@ def _check_tasks(plain: dict[str, Any], settings: Settings) -> Panel:
     return panel
 
 
-def _check_skills(settings: Settings) -> None:
+def _check_skills(settings: Settings, *, goes_on: bool) -> SkillStore:
+    """The run's skills, after checking that no task goes without."""
     if settings.skills.retriever not in retriever_names():
         raise ConfigError(
             f"sdar.skills.retriever={settings.skills.retriever!r} is unknown; known: {', '.join(retriever_names())} "
@@ -175,10 +188,11 @@ def _check_skills(settings: Settings) -> None:
     family = registry.get(settings.env.name)
     types = settings.env.config.get("task_types") or family.task_types
     try:
-        store = open_store(settings.skills.store, env=settings.env.name, task_types=family.task_types)
+        store = pinned_skills(settings) if goes_on else first_skills(settings)
         require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
-    except SkillError as error:
+    except (SkillError, ManifestError) as error:
         raise ConfigError(f"sdar.skills: {error}") from error
+    return store
 
 
 def _check_model(plain: dict[str, Any]) -> Any:

@@ -13,13 +13,19 @@ from sdar_verl.agent.pools import Pool, check_pool, make_pool
 from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
-from sdar_verl.skills import SkillError
+from sdar_verl.skills import SkillError, SkillStore
 from sdar_verl.teacher.contexts import Situation
 from sdar_verl.teacher.errors import TeacherContextError
 from sdar_verl.teacher.templating import prompt_ids
 
 
-def rehearse(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int) -> None:
+def rehearse(
+    settings: Settings,
+    tokenizer: Any,
+    template_kwargs: Mapping[str, Any],
+    prompt_limit: int,
+    skills: SkillStore | None = None,
+) -> None:
     """Begin one training task of each type where the run's episodes will be played, and build its prompts.
 
     Args:
@@ -27,6 +33,7 @@ def rehearse(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, A
         tokenizer: the student's.
         template_kwargs: for the chat template.
         prompt_limit: most tokens of the student's prompt.
+        skills: of the run; None opens the configured store.
 
     Raises:
         ConfigError: a task cannot be played, or its first prompt can never fit; with the lengths.
@@ -36,7 +43,7 @@ def rehearse(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, A
     for task in registry.get(env.name).tasks(env.config, env.train_split):
         first.setdefault(task.task_type, task)
     try:
-        asyncio.run(_rehearse(list(first.values()), settings, tokenizer, template_kwargs, prompt_limit))
+        asyncio.run(_rehearse(list(first.values()), settings, tokenizer, template_kwargs, prompt_limit, skills))
     except EnvError as error:
         raise ConfigError(f"env {env.name}: no episode can begin: {error}") from error
     except (SkillError, TeacherContextError) as error:
@@ -44,13 +51,18 @@ def rehearse(settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, A
 
 
 async def _rehearse(
-    tasks: list[TaskRef], settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int
+    tasks: list[TaskRef],
+    settings: Settings,
+    tokenizer: Any,
+    template_kwargs: Mapping[str, Any],
+    prompt_limit: int,
+    skills: SkillStore | None,
 ) -> None:
     env = settings.env
     pool = make_pool(env, workers=1, envs_per_worker=1)
     try:
         await check_pool(pool, env)
-        await _begin_all(pool, tasks, settings, tokenizer, template_kwargs, prompt_limit)
+        await _begin_all(pool, tasks, settings, tokenizer, template_kwargs, prompt_limit, skills)
     finally:
         await pool.close()
 
@@ -62,10 +74,11 @@ async def _begin_all(
     tokenizer: Any,
     template_kwargs: Mapping[str, Any],
     prompt_limit: int,
+    skills: SkillStore | None,
 ) -> None:
     env = settings.env
     prompt_format = registry.get(env.name).make_format(env.config)
-    privileged = privileged_parts(settings, tokenizer, template_kwargs, prompt_limit)
+    privileged = privileged_parts(settings, tokenizer, template_kwargs, prompt_limit, skills)
     async with pool.session() as session:
         for task in tasks:
             observation, info = await session.reset(task)
@@ -78,7 +91,8 @@ async def _begin_all(
                     f"data.max_prompt_length={prompt_limit}; raise it"
                 )
             if privileged.context is not None:
-                skills = privileged.context.units(Situation(env.name, task, seed=0))
+                situation = Situation(env.name, task, seed=0, step=1, text=info["task_description"])
+                units = privileged.context.units(situation)
                 for builder in (privileged.teacher, privileged.student):
                     if builder is not None:
-                        builder.build(messages, skills, task_type=task.task_type)
+                        builder.build(messages, units, task_type=task.task_type)

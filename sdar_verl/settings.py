@@ -14,6 +14,9 @@ from sdar_verl.teacher.contexts import CONTEXTS, SkillsContext
 ROWS = ("step", "trajectory")
 TEACHER_PLACEMENTS = ("actor", "ref")
 STUDENT_SKILLS = ("none", "train", "always")
+SKILL_SCORES = ("won", "reward")
+LEARNING_RETRIEVERS = ("ucb",)
+EARLY_RETRIEVERS = ("ucb", "semantic")  # know only what is known when an episode begins
 T = TypeVar("T")
 
 
@@ -72,13 +75,46 @@ class TeacherSettings:
 
 
 @dataclass(frozen=True)
+class UcbSettings:
+    """Attributes:
+    c: weight of what was tried too little, in the unit of the score.
+    score: what counts of an episode: ``won`` (0 or 1) or ``reward`` (in the environment's unit, penalties taken off).
+    """
+
+    c: float
+    score: str
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.c) or self.c < 0:
+            raise ConfigError(f"sdar.skills.ucb.c must be a number >= 0, got {self.c!r}")
+        if self.score not in SKILL_SCORES:
+            raise ConfigError(f"sdar.skills.ucb.score={self.score!r} is unknown; known: {', '.join(SKILL_SCORES)}")
+
+
+@dataclass(frozen=True)
+class SemanticSettings:
+    """Attributes:
+    model: folder of a sentence encoder; None for the packaged one.
+    skills: how many task-specific skills are shown.
+    """
+
+    model: str | None
+    skills: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.skills, bool) or not isinstance(self.skills, int) or self.skills < 1:
+            raise ConfigError(f"sdar.skills.semantic.skills must be a whole number from 1, got {self.skills!r}")
+
+
+@dataclass(frozen=True)
 class SkillSettings:
     """Attributes:
-    store: a shipped set's name or a folder.
+    store: a shipped set's name, a folder, or an address in DynamoDB.
     retriever: see `sdar_verl.skills.retrievers`.
     allow_missing: train task types that have no skill with the general ones alone.
     seed: of the drawing retrievers.
     student: where the student itself is shown the skills: ``none``, ``train`` (not in validation) or ``always``.
+    ucb, semantic: of the retrievers of these names.
     """
 
     store: str
@@ -86,10 +122,22 @@ class SkillSettings:
     allow_missing: bool
     seed: int
     student: str
+    ucb: UcbSettings
+    semantic: SemanticSettings
 
     def __post_init__(self) -> None:
         if self.student not in STUDENT_SKILLS:
             raise ConfigError(f"sdar.skills.student={self.student!r} is unknown; known: {', '.join(STUDENT_SKILLS)}")
+        if self.learns and self.student == "always":
+            raise ConfigError(
+                f"sdar.skills.retriever={self.retriever} also shows skills to find out how good they are, which a "
+                "validation must not; set sdar.skills.student=train"
+            )
+
+    @property
+    def learns(self) -> bool:
+        """Whether the retriever learns from the run's episodes."""
+        return self.retriever in LEARNING_RETRIEVERS
 
 
 @dataclass(frozen=True)
@@ -273,6 +321,13 @@ class Settings:
         if SkillsContext.name in self.context.parts and len(self.context.parts) > 1 and self.skills.retriever == "none":
             raise ConfigError("sdar.skills.retriever=none shows no skills; take `skills` out of sdar.context.parts")
 
+        waiting = [part for part in self.context.parts if CONTEXTS[part].needs_group]
+        if SkillsContext.name in self.context.parts and self.skills.retriever in EARLY_RETRIEVERS and waiting:
+            raise ConfigError(
+                f"sdar.skills.retriever={self.skills.retriever} chooses when an episode begins, but the context "
+                f"{waiting[0]} is known only after it; take one of them out"
+            )
+
     def _check_trust_region(self) -> None:
         """Two logits are mixed, so both are needed: the score of the sampled tokens alone cannot give the mixture's."""
         term = self.distillation
@@ -310,6 +365,9 @@ class Settings:
             step_groups = _make(StepGroupsConfig, _part(sdar, "step_groups", "sdar."), "sdar.step_groups")
         except ValueError as error:
             raise ConfigError(f"sdar.step_groups: {error}") from error
+        skills = dict(_part(sdar, "skills", "sdar."))
+        for key, kind in (("ucb", UcbSettings), ("semantic", SemanticSettings)):
+            skills[key] = _make(kind, _part(skills, key, "sdar.skills."), f"sdar.skills.{key}")
         return cls(
             method=sdar["method"],
             run_dir=sdar["run_dir"],
@@ -319,7 +377,7 @@ class Settings:
             step_groups=step_groups,
             context=_make(ContextSettings, _part(sdar, "context", "sdar."), "sdar.context"),
             teacher=_make(TeacherSettings, _part(sdar, "teacher", "sdar."), "sdar.teacher"),
-            skills=_make(SkillSettings, _part(sdar, "skills", "sdar."), "sdar.skills"),
+            skills=_make(SkillSettings, skills, "sdar.skills"),
             env=EnvSettings(
                 name=name,
                 config=dict(env[name]),

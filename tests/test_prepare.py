@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer
 
 from sdar_verl.lab.model import build_model
 from sdar_verl.lab.tokenizer import train_tokenizer
+from sdar_verl.skills import open_store
 
 PROBE = Path(__file__).with_name("prepare_probe.py")
 GENERAL = "---\nid: only-general\nenv: alfworld\ntask_type: null\nversion: 1\nprovenance: test\n---\nLook around.\n"
@@ -146,6 +148,14 @@ def save(folder, tokenizer, vocabulary=None, template=True):
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+def save_checkpoint(folder):
+    """As much of a checkpoint as tells that it is whole."""
+    (folder / "actor").mkdir(parents=True)
+    (folder / "actor" / "model.pt").write_bytes(b"weights")
+    with zipfile.ZipFile(folder / "data.pt", "w") as file:
+        file.writestr("data", "state")
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """The folders that the cases name."""
@@ -199,6 +209,12 @@ def said(places):
         "sdar.context.parts=[reference]",
         f"sdar.skills.store={places['general']}",
     ]
+    # "began" leaves a checkpoint's files there; the others resume from them
+    again = [*base, f"sdar.run_dir={places['root'] / 'again'}"]
+    save_checkpoint(places["root"] / "again" / "checkpoints" / "global_step_3")
+    cases["began"] = [*again, "trainer.resume_mode=disable"]
+    cases["goes on"] = again
+    cases["goes on with other skills"] = [*again, "sdar.skills.store=alfworld"]
     cases["entropy"] = [*base, f"sdar.run_dir={places['root'] / 'entropy'}", "sdar.distillation.gate=entropy"]
     for number, (name, (overrides, _)) in enumerate(REFUSED.items()):
         run_dir = f"sdar.run_dir={places['root'] / f'refused{number}'}"
@@ -236,6 +252,16 @@ def test_a_run_keeps_its_panel(said):
 def test_the_tasks_own_solutions_need_no_skills(said, places):
     assert said["references"] is None
     assert json.loads((places["root"] / "references" / "manifest.json").read_text())["skills"] == []
+
+
+def test_a_run_goes_on_with_the_skills_that_it_began_with(said, places):
+    assert said["began"] is None and said["goes on"] is None
+    assert re.search(r"(?s)ConfigError: sdar.skills: .*cannot go on with the skills", said["goes on with other skills"])
+    run = places["root"] / "again"
+    pins = json.loads((run / "manifest.json").read_text())["skills"]
+    shipped = [{"id": s.id, "version": s.version, "hash": s.content_hash} for s in open_store("alfworld_tiny").all()]
+    assert pins == shipped
+    assert open_store(run / "skills").all() == open_store("alfworld_tiny").all()
 
 
 def test_a_gate_that_needs_entropy_makes_the_actor_compute_it(said, places):

@@ -40,7 +40,15 @@ CONFIG = {
             "remove_thinking_from_demonstration": True,
             "environment_feedback_only_without_solution": True,
         },
-        "skills": {"store": "alfworld", "retriever": "rules", "allow_missing": False, "seed": 0, "student": "none"},
+        "skills": {
+            "store": "alfworld",
+            "retriever": "rules",
+            "allow_missing": False,
+            "seed": 0,
+            "student": "none",
+            "ucb": {"c": 1.0, "score": "won"},
+            "semantic": {"model": None, "skills": 1},
+        },
         "panel": {"size": 5, "seed": 1},
         "record": {"token_episodes": 2},
     },
@@ -106,6 +114,10 @@ def test_without_distillation_there_is_no_term():
         ("sdar.context.success_reward_threshold", "high", "must be a number or null, got 'high'"),
         ("sdar.teacher.lenght", 3, "unknown key sdar.teacher.lenght; known: placement"),
         ("sdar.skills.retreiver", "full", "unknown key sdar.skills.retreiver; known: store, retriever"),
+        ("sdar.skills.ucb", {"c": -1.0, "score": "won"}, "sdar.skills.ucb.c must be a number >= 0, got -1.0"),
+        ("sdar.skills.ucb", {"c": 1.0, "score": "luck"}, "sdar.skills.ucb.score='luck' is unknown; known: won, reward"),
+        ("sdar.skills.semantic.skills", 0, "sdar.skills.semantic.skills must be a whole number from 1, got 0"),
+        ("sdar.skills.ucb.d", 1.0, "unknown key sdar.skills.ucb.d"),
         ("sdar.distillation.coef", -0.1, "sdar.distillation: .*coef"),
         ("sdar.distillation.coef", math.inf, "sdar.distillation: .*coef"),
         ("sdar.distillation.beta", 0.0, "sdar.distillation: .*beta"),
@@ -213,6 +225,24 @@ def test_contexts_are_for_teachers():
     config["sdar"]["context"]["parts"] = ["reference"]
     with pytest.raises(ConfigError, match="is for a teacher, and there is none"):
         Settings.from_config(config)
+
+
+def test_a_retriever_that_learns_chooses_before_the_episode_and_for_training_only():
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["skills"]["retriever"] = "ucb"
+    assert Settings.from_config(config).skills.learns
+    config["sdar"]["context"]["parts"] = ["skills", "demonstration"]
+    with pytest.raises(ConfigError, match="the context demonstration is known only after it; take one of them out"):
+        Settings.from_config(config)
+    config["sdar"]["context"]["parts"] = ["skills"]
+    config["sdar"]["distillation"]["enabled"] = False
+    for student in ("train", "always"):
+        config["sdar"]["skills"]["student"] = student
+        if student == "train":
+            assert Settings.from_config(config).uses_skills
+        else:
+            with pytest.raises(ConfigError, match="which a validation must not; set sdar.skills.student=train"):
+                Settings.from_config(config)
 
 
 def test_step_groups_need_step_rows():

@@ -30,6 +30,7 @@ class EnvSession(Protocol):
 
 
 Generate = Callable[[list[int], int], Awaitable[Generation]]  # (prompt ids, most new tokens) -> answer
+Retrieve = Callable[[str], list[Skill]]  # the task in the environment's words -> what is shown
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class EpisodeId:
 
 
 async def play_episode(
-    actor: Actor, env: EnvSession, task: TaskRef, skills: list[Skill], who: EpisodeId, generate: Generate
+    actor: Actor, env: EnvSession, task: TaskRef, skills: list[Skill] | Retrieve, who: EpisodeId, generate: Generate
 ) -> PlayedEpisode:
-    """Play `task` to its end.
+    """Play `task` to its end; `skills` are shown, or those that are retrieved once the environment has said the task.
 
     An environment that fails, or a conversation that outgrows its token limits, ends the episode: it counts as lost,
     `record.failed` says why, and the rows up to there are kept.
@@ -89,11 +90,14 @@ async def play_episode(
     turns: list[TurnRecord] = []
     reward, won, failed, score, last_observation = 0.0, False, None, None, ""
     conversation = actor.conversation()
+    shown = [] if callable(skills) else skills
     try:
         clock = time.perf_counter()
         observation, info = await env.reset(task)
         env_seconds += time.perf_counter() - clock
         view = EpisodeView(info["task_description"], observation, info["admissible_actions"])
+        if callable(skills):
+            shown = skills(info["task_description"])
         done, score = info["won"], info.get("score")
         while not done:
             request = conversation.next_request(view, actor.limits)
@@ -113,7 +117,7 @@ async def play_episode(
                 row.messages = conversation.prompt_messages() if actor.waits else None
                 _note_skills(row, conversation.shown, task)
                 rows.append(row)
-            teacher_tokens = _add_teacher(actor, conversation, rows[-1], skills, task)
+            teacher_tokens = _add_teacher(actor, conversation, rows[-1], shown, task)
             turns.append(
                 TurnRecord(
                     observation=view.observation,
@@ -151,7 +155,7 @@ async def play_episode(
         won=won,
         reward=float(reward),
         failed=failed,
-        skills=[skill.id for skill in skills],
+        skills=[skill.id for skill in shown],
         seconds=time.perf_counter() - started,
         env_seconds=env_seconds,
         gen_seconds=gen_seconds,

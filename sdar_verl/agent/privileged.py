@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sdar_envs import registry
 
 from sdar_verl.errors import ConfigError
+from sdar_verl.run_skills import first_skills
 from sdar_verl.settings import Settings
-from sdar_verl.skills import open_store
+from sdar_verl.skills import SkillStore
 from sdar_verl.skills.coverage import has_task_skill
+from sdar_verl.skills.retrievers import RetrieverOptions
 from sdar_verl.skills.retrievers import make as make_retriever
 from sdar_verl.skills.skill import Skill, canonical_text, text_problem
 from sdar_verl.teacher import TeacherPrompt, TeacherPromptBuilder, TeacherPromptTooLong
@@ -108,9 +111,18 @@ def own_skills(prompt: TeacherPrompt) -> list[Skill]:
 
 
 def privileged_parts(
-    settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], prompt_limit: int
+    settings: Settings,
+    tokenizer: Any,
+    template_kwargs: Mapping[str, Any],
+    prompt_limit: int,
+    skills: SkillStore | None = None,
 ) -> Privileged:
-    """What `settings` ask for; `prompt_limit` is the most tokens that a student's prompt may have."""
+    """What `settings` ask for.
+
+    Args:
+        prompt_limit: most tokens of a student's prompt.
+        skills: of the run; None opens the configured store.
+    """
     teacher = settings.teacher
 
     def builder(limit: int, heading: str) -> TeacherPromptBuilder:
@@ -126,25 +138,33 @@ def privileged_parts(
     if settings.distillation is None:
         if settings.skills.student == "none":
             return Privileged(None, None, None)
-        context = CombinedContext([_skills(settings)], feedback_only_without_solution=True)
+        context = CombinedContext([_skills(settings, skills)], feedback_only_without_solution=True)
         return Privileged(context, None, builder(prompt_limit, HEADING))
     heading = HEADING if SkillsContext.name in settings.context.parts else ""
     built = builder(teacher.max_prompt_length, heading)
     chosen = settings.context
-    parts = [_part(name, settings, built) for name in CONTEXTS if name in chosen.parts]
+    parts = [_part(name, settings, built, skills) for name in CONTEXTS if name in chosen.parts]
     context = CombinedContext(parts, feedback_only_without_solution=chosen.environment_feedback_only_without_solution)
     return Privileged(context, built, None)
 
 
-def _skills(settings: Settings) -> SkillsContext:
-    env, chosen = settings.env, settings.skills
-    store = open_store(chosen.store, env=env.name, task_types=registry.get(env.name).task_types)
-    return SkillsContext(make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed))
+def _skills(settings: Settings, store: SkillStore | None) -> SkillsContext:
+    chosen = settings.skills
+    store = first_skills(settings) if store is None else store
+    options = RetrieverOptions(
+        run_dir=Path(settings.run_dir),
+        ucb_c=chosen.ucb.c,
+        semantic_model=chosen.semantic.model,
+        semantic_skills=chosen.semantic.skills,
+    )
+    return SkillsContext(
+        make_retriever(chosen.retriever, store, allow_missing=chosen.allow_missing, seed=chosen.seed, options=options)
+    )
 
 
-def _part(name: str, settings: Settings, builder: TeacherPromptBuilder) -> Context:
+def _part(name: str, settings: Settings, builder: TeacherPromptBuilder, skills: SkillStore | None) -> Context:
     if name == SkillsContext.name:
-        return _skills(settings)
+        return _skills(settings, skills)
     if name == ReferenceContext.name:
         family, config = registry.get(settings.env.name), settings.env.config
         return ReferenceContext(lambda task: family.reference(config, task))

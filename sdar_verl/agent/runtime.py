@@ -16,7 +16,7 @@ from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.agent.rows import PlayedEpisode
 from sdar_verl.evaluation.jsonl import JsonlWriter
 from sdar_verl.settings import Settings
-from sdar_verl.skills import Skill
+from sdar_verl.skills import Skill, SkillStore
 from sdar_verl.teacher import TeacherPrompt
 from sdar_verl.teacher.contexts import Situation
 from sdar_verl.teacher.templating import prompt_ids
@@ -30,18 +30,26 @@ class EpisodeRuntime:
         tokenizer: the student's.
         template_kwargs: for the chat template, the same for student and teacher.
         limits: token limits.
+        skills: of the run; None opens the configured store.
 
     Attributes:
         error: the first exception of an episode that its environment is not to blame for; None if there was none.
     """
 
-    def __init__(self, settings: Settings, tokenizer: Any, template_kwargs: Mapping[str, Any], limits: Limits):
+    def __init__(
+        self,
+        settings: Settings,
+        tokenizer: Any,
+        template_kwargs: Mapping[str, Any],
+        limits: Limits,
+        skills: SkillStore | None = None,
+    ):
         self.settings, self.tokenizer, self.template_kwargs, self.limits = settings, tokenizer, template_kwargs, limits
         env = settings.env
         self.format = registry.get(env.name).make_format(env.config)
         self.pool = make_pool(env)
         self.error: Exception | None = None
-        self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt)
+        self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt, skills)
         folder = Path(settings.run_dir) / "episodes"
         self._records = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "val")}
 
@@ -53,9 +61,12 @@ class EpisodeRuntime:
         )
         waits = learns and self.privileged.context.needs_group
         skills: list[Skill] = []
-        if shown or (learns and not waits):
-            situation = Situation(self.settings.env.name, task, seed=who.session)
-            skills = self.privileged.context.units(situation)
+
+        def retrieve(text: str) -> list[Skill]:
+            if shown or (learns and not waits):
+                situation = Situation(self.settings.env.name, task, seed=who.session, step=who.step, text=text)
+                skills.extend(self.privileged.context.units(situation))
+            return skills
 
         def build(messages: Messages) -> TeacherPrompt:
             if shown:
@@ -77,7 +88,7 @@ class EpisodeRuntime:
             invalid_action_penalty=self.settings.env.invalid_action_penalty,
         )
         async with self.pool.session() as env:
-            played = await play_episode(actor, env, task, skills, who, generate)
+            played = await play_episode(actor, env, task, retrieve, who, generate)
         self._records[who.split].write(played.record)
         return played
 

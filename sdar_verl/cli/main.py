@@ -14,7 +14,7 @@ COMMANDS = {
     "plan": "memory, time and cost of a run on AWS instances, before anything is rented",
     "doctor": "check versions, platform, plugin, data, memory, disk and ports",
     "methods": "list the methods with their parts",
-    "skills": "list, show and check skill sets",
+    "skills": "list, show, check, compare and share skill sets",
     "lab": "make and measure the tiny model of the quickstart",
 }
 

@@ -17,6 +17,7 @@ from sdar_verl.agent.episode import EpisodeId, Limits
 from sdar_verl.agent.privileged import GroupRow, TeacherRow, group_rows
 from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
 from sdar_verl.agent.runtime import EpisodeRuntime
+from sdar_verl.run_skills import pinned_skills
 from sdar_verl.settings import Settings
 
 _runtime: EpisodeRuntime | None = None  # one for each agent-loop process; verl builds a loop object for each episode
@@ -71,12 +72,14 @@ def _output(row: Row, played: PlayedEpisode, who: EpisodeId, last: bool) -> Agen
         "reward_extra_info": {"acc": float(record.won)},
         "teacher_prompt_ids": row.teacher_prompt_ids,
         "units": row.skills,
+        "retrieved": record.skills,
         "task_skill": row.task_skill,
         "shrunk": row.shrunk,
         "messages": row.messages,
         "attempt": played.attempt.to_dict() if last and row.messages is not None else None,
         "task_type": record.task_type,
         "won": record.won,
+        "reward": record.reward,
         "failed": record.failed or "",
         "valid_share": sum(turn.valid for turn in record.turns) / max(1, len(record.turns)),
         "turns": len(record.turns),
@@ -111,6 +114,7 @@ class SdarAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             self.tokenizer,
             OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True),
             Limits(prompt=rollout.prompt_length, response=rollout.response_length, turn=settings.max_turn_tokens),
+            pinned_skills(settings) if settings.uses_skills else None,
         )
 
     async def check(self) -> int:

@@ -29,6 +29,7 @@ from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.jsonl import drop_after_step, read_lines
 from sdar_verl.evaluation.validation import describe, validation_summary
 from sdar_verl.settings import Settings
+from sdar_verl.skill_learning import SkillLearning
 
 
 class SdarTrainer(PPOTrainerSync):
@@ -42,6 +43,8 @@ class SdarTrainer(PPOTrainerSync):
         self.settings = Settings.from_config(OmegaConf.to_container(config, resolve=True))
         self.run_dir = Path(self.settings.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        learns = self.settings.uses_skills and self.settings.skills.learns
+        self.skill_learning = SkillLearning(self.run_dir, self.settings.skills) if learns else None
         super().__init__(config)
 
     @property
@@ -92,19 +95,23 @@ class SdarTrainer(PPOTrainerSync):
                 self.role_worker_mapping[role] = ray.remote(ActorWorker)
 
     def _save_checkpoint(self) -> None:
+        # before verl's own parts: the last of them makes a checkpoint complete
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         if self.settings.teacher.update_rate is not None:
-            # before verl's own parts: the last of them makes a checkpoint complete
-            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / "actor"
-            self.ref_policy_wg.save_teacher(str(folder.absolute()))
+            self.ref_policy_wg.save_teacher(str((folder / "actor").absolute()))
+        if self.skill_learning is not None:
+            self.skill_learning.save(folder)
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
+        trainer = self.config.trainer
+        named = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
+        folder = Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}")
         if self.settings.teacher.update_rate is not None and self.global_steps > 0:
-            trainer = self.config.trainer
-            named = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
-            folder = Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}")
             self.ref_policy_wg.load_teacher(str((folder / "actor").absolute()))
+        if self.skill_learning is not None:
+            self.skill_learning.start(self.global_steps, folder)
         for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl"):
             drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
         if self.global_steps > 0:
@@ -201,6 +208,8 @@ class SdarTrainer(PPOTrainerSync):
         metrics["episode/failed_share"] = sum(bool(e["failed"]) for e in ends) / len(ends)
         metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
         metrics["episode/turns"] = sum(e["turns"] for e in ends) / len(ends)
+        if self.skill_learning is not None:
+            metrics.update(self.skill_learning.count(self.global_steps, ends))
         if self.settings.skills.student != "none":
             metrics["sdar/student_task_skill_share"] = sum(e["task_skill"] for e in real) / len(real)
             metrics["sdar/student_shrunk_share"] = sum(e["shrunk"] for e in real) / len(real)

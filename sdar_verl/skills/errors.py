@@ -9,3 +9,7 @@ class SkillError(SdarError):
 
 class MissingSkillError(SkillError):
     """A task for which the library holds no matching skill."""
+
+
+class SkillConflictError(SkillError):
+    """A shared store was changed by someone else, or a version would have to change."""

@@ -1,12 +1,14 @@
-"""The skill sets that come with the package, and one way to open them or a folder of one's own."""
+"""The skill sets that come with the package, and one way to open them, a folder of one's own or a shared table."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from sdar_verl.skills.aws import SCHEME, Address
 from sdar_verl.skills.errors import SkillError
-from sdar_verl.skills.store import DirectoryStore
+from sdar_verl.skills.pins import Pin, require_pins
+from sdar_verl.skills.store import DirectoryStore, MemoryStore
 
 _TEXTS = Path(__file__).parent / "texts"
 
@@ -24,19 +26,37 @@ def shipped_path(name: str) -> Path:
 
 
 def open_store(
-    source: str | Path, *, env: str | None = None, task_types: Collection[str] | None = None
-) -> DirectoryStore:
-    """Open a shipped set by name, or a folder by path.
+    source: str | Path,
+    *,
+    env: str | None = None,
+    task_types: Collection[str] | None = None,
+    pins: Sequence[Pin] | None = None,
+) -> MemoryStore:
+    """Open a shipped set by name, a folder by path, or a set in DynamoDB by its address.
 
     Args:
-        source: a shipped set's name (``alfworld``), or a path (a `Path`, or text that holds a ``/``).
+        source: a shipped set's name (``alfworld``), a path (a `Path`, or text that holds a ``/``), or an address
+            (``dynamodb://TABLE/SET``, see `sdar_verl.skills.aws.FORM`).
         env, task_types: what the skills must be for; see `MemoryStore`.
+        pins: the store must give exactly these versions. A folder holds one version of each skill, so it must hold
+            these; DynamoDB holds all.
     """
+    if isinstance(source, str) and source.startswith(SCHEME):
+        from sdar_verl.skills.dynamodb import DynamoStore
+
+        return DynamoStore(Address.parse(source), env=env, task_types=task_types, pins=pins)
+    store = DirectoryStore(_folder(source), env=env, task_types=task_types)
+    if pins is not None:
+        require_pins(store.all(), pins, str(source), exactly=True)
+    return store
+
+
+def _folder(source: str | Path) -> Path:
     if isinstance(source, Path) or "/" in source:
-        return DirectoryStore(Path(source).expanduser(), env=env, task_types=task_types)
+        return Path(source).expanduser()
     if source not in shipped_sets():
         raise SkillError(
             f"no shipped skill set {source!r}; known: {', '.join(shipped_sets())}. "
             f"For a folder of your own write its path with a slash, for example ./{source}"
         )
-    return DirectoryStore(shipped_path(source), env=env, task_types=task_types)
+    return shipped_path(source)

@@ -108,5 +108,5 @@ def test_draws_are_the_same_in_another_process():
 
 
 def test_unknown_retriever_names_the_known_ones():
-    with pytest.raises(SkillError, match="known: full, none, random, rules, wrong_task"):
+    with pytest.raises(SkillError, match="known: full, none, random, rules, semantic, ucb, wrong_task"):
         retrievers.make("best", STORE)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from sdar_verl.skills.errors import SkillError
-from sdar_verl.skills.retrievers.base import Retriever, SkillQuery
+from sdar_verl.skills.retrievers.base import Retriever, RetrieverOptions, SkillQuery
 from sdar_verl.skills.retrievers.full import FullRetriever
 from sdar_verl.skills.retrievers.none import NoneRetriever
 from sdar_verl.skills.retrievers.random import RandomRetriever
 from sdar_verl.skills.retrievers.rules import RulesRetriever
+from sdar_verl.skills.retrievers.semantic import SemanticRetriever
+from sdar_verl.skills.retrievers.ucb import UcbRetriever
 from sdar_verl.skills.retrievers.wrong_task import WrongTaskRetriever
 from sdar_verl.skills.store import SkillStore
 
@@ -19,6 +21,8 @@ _CLASSES: dict[str, type[Retriever]] = {
         RandomRetriever,
         NoneRetriever,
         WrongTaskRetriever,
+        UcbRetriever,
+        SemanticRetriever,
     )
 }
 
@@ -27,11 +31,18 @@ def names() -> list[str]:
     return sorted(_CLASSES)
 
 
-def make(name: str, store: SkillStore, *, allow_missing: bool = False, seed: int = 0) -> Retriever:
+def make(
+    name: str,
+    store: SkillStore,
+    *,
+    allow_missing: bool = False,
+    seed: int = 0,
+    options: RetrieverOptions | None = None,
+) -> Retriever:
     """The retriever called `name` over `store`; raises `SkillError` naming the known ones."""
     if name not in _CLASSES:
         raise SkillError(f"unknown retriever {name!r}; known: {', '.join(names())}")
-    return _CLASSES[name](store, allow_missing=allow_missing, seed=seed)
+    return _CLASSES[name](store, allow_missing=allow_missing, seed=seed, options=options)
 
 
-__all__ = ["Retriever", "SkillQuery", "make", "names"]
+__all__ = ["Retriever", "RetrieverOptions", "SkillQuery", "make", "names"]

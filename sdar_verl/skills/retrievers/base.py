@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from sdar_verl.skills.errors import MissingSkillError, SkillError
@@ -21,12 +22,33 @@ class SkillQuery:
 
     Attributes:
         task_type: what the environment says, never guessed from a prompt.
+        step: the training step of the episode (1, 2, ...); only `ucb` looks at it.
+        text: the task in the environment's words; only `semantic` looks at it.
     """
 
     env: str
     task_type: str
     task_id: str
     seed: int = 0
+    step: int | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class RetrieverOptions:
+    """What single retrievers need beside a store.
+
+    Attributes:
+        run_dir: the run's folder (`ucb`: its statistics are there).
+        ucb_c: weight of what was tried too little, in the unit of the scores.
+        semantic_model: the sentence encoder's folder; None for the packaged one.
+        semantic_skills: how many task-specific skills `semantic` gives.
+    """
+
+    run_dir: Path | None = None
+    ucb_c: float = 1.0
+    semantic_model: str | None = None
+    semantic_skills: int = 1
 
 
 class Retriever(ABC):
@@ -37,14 +59,23 @@ class Retriever(ABC):
         allow_missing: False raises `MissingSkillError` for a task without a matching skill; True gives it the
             general skills alone.
         seed: of the retriever itself; only the drawing ones (`random`, `wrong_task`) look at it.
+        options: for those that need more.
     """
 
     name: str
 
-    def __init__(self, store: SkillStore, *, allow_missing: bool = False, seed: int = 0):
+    def __init__(
+        self,
+        store: SkillStore,
+        *,
+        allow_missing: bool = False,
+        seed: int = 0,
+        options: RetrieverOptions | None = None,
+    ):
         self.store = store
         self.allow_missing = allow_missing
         self.seed = seed
+        self.options = options or RetrieverOptions()
 
     @abstractmethod
     def retrieve(self, query: SkillQuery) -> list[Skill]:

@@ -59,6 +59,8 @@ class Situation:
         seed: for retrievers that draw.
         own: the row's own episode; None while it is being played.
         siblings: the other episodes of its group by session; empty while they are being played.
+        step: the training step that it is played in; None where no retriever that learns may ask.
+        text: the task in the environment's words; None where no retriever that reads it may ask.
     """
 
     env: str
@@ -66,6 +68,8 @@ class Situation:
     seed: int
     own: Attempt | None = None
     siblings: tuple[Attempt, ...] = ()
+    step: int | None = None
+    text: str | None = None
 
 
 class Context(ABC):

@@ -15,4 +15,5 @@ class SkillsContext(Context):
 
     def units(self, situation: Situation) -> list[Skill]:
         task = situation.task
-        return self.retriever.retrieve(SkillQuery(situation.env, task.task_type, task.id, seed=situation.seed))
+        query = SkillQuery(situation.env, task.task_type, task.id, situation.seed, situation.step, situation.text)
+        return self.retriever.retrieve(query)
