@@ -77,6 +77,7 @@ def _output(row: Row, played: PlayedEpisode, who: EpisodeId, last: bool) -> Agen
         "attempt": played.attempt.to_dict() if last and row.messages is not None else None,
         "task_type": record.task_type,
         "won": record.won,
+        "reward": record.reward,
         "failed": record.failed or "",
         "valid_share": sum(turn.valid for turn in record.turns) / max(1, len(record.turns)),
         "turns": len(record.turns),

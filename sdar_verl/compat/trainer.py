@@ -17,6 +17,7 @@ from sdar_verl.compat import rows
 from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, SdarLoss
 from sdar_verl.compat.outcome_advantages import by_episode
 from sdar_verl.compat.registration import on_cpu
+from sdar_verl.compat.run_guards import RunGuards
 from sdar_verl.compat.run_metrics import RecordedTracking
 from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
 from sdar_verl.compat.teacher_rows import teacher_rows
@@ -28,6 +29,8 @@ from sdar_verl.data import load_panel
 from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.jsonl import drop_after_step, read_lines
 from sdar_verl.evaluation.validation import describe, validation_summary
+from sdar_verl.guards import FILE as GUARD_FILE
+from sdar_verl.guards import REWARD, ZERO_ADVANTAGE, zero_advantage_share
 from sdar_verl.settings import Settings
 
 
@@ -42,6 +45,8 @@ class SdarTrainer(PPOTrainerSync):
         self.settings = Settings.from_config(OmegaConf.to_container(config, resolve=True))
         self.run_dir = Path(self.settings.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.guards: RunGuards | None = None
+        self.saved_step = -1
         super().__init__(config)
 
     @property
@@ -97,6 +102,7 @@ class SdarTrainer(PPOTrainerSync):
             folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / "actor"
             self.ref_policy_wg.save_teacher(str(folder.absolute()))
         super()._save_checkpoint()
+        self.saved_step = self.global_steps
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
@@ -105,8 +111,9 @@ class SdarTrainer(PPOTrainerSync):
             named = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
             folder = Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}")
             self.ref_policy_wg.load_teacher(str((folder / "actor").absolute()))
-        for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl"):
+        for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl", GUARD_FILE):
             drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
+        self.guards = RunGuards(self.run_dir, self.settings.guards)
         if self.global_steps > 0:
             with open_dict(self.config):
                 self.config.trainer.val_before_train = self._panel_unplayed()
@@ -134,6 +141,23 @@ class SdarTrainer(PPOTrainerSync):
         super().on_init_end()
 
     # --- a step -------------------------------------------------------------------------------------------------
+
+    def step(self, metrics: dict, timing_raw: dict):
+        batch = super().step(metrics, timing_raw)
+        metrics.update(self.guards.look(self.global_steps, metrics))
+        return batch
+
+    def on_step_end(self) -> None:
+        if self.guards.stop is not None and self.saved_step != self.global_steps:
+            with marked_timer("save_checkpoint", self.timing_raw, color="green"):
+                self._save_checkpoint()  # before the rollout engine wakes up and takes its memory back
+        super().on_step_end()
+
+    def on_step_begin(self) -> None:
+        if self.guards.stop is not None:  # the step it was found in is recorded by now
+            self._shutdown_dump_executor()
+            raise self.guards.stop
+        super().on_step_begin()
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int):
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
@@ -200,6 +224,12 @@ class SdarTrainer(PPOTrainerSync):
         metrics["episode/success_rate"] = sum(e["won"] for e in ends) / len(ends)
         metrics["episode/failed_share"] = sum(bool(e["failed"]) for e in ends) / len(ends)
         metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
+        groups: dict[str, list[float]] = {}
+        for key, tag, extra in zip(batch.keys, batch.tags, extras, strict=True):
+            if not rows.is_padding(tag) and extra["last"]:
+                groups.setdefault(key.rsplit("_", 2)[0], []).append(extra["reward"])
+        metrics[REWARD] = sum(e["reward"] for e in ends) / len(ends)
+        metrics[ZERO_ADVANTAGE] = zero_advantage_share(groups)
         metrics["episode/turns"] = sum(e["turns"] for e in ends) / len(ends)
         if self.settings.skills.student != "none":
             metrics["sdar/student_task_skill_share"] = sum(e["task_skill"] for e in real) / len(real)
@@ -220,5 +250,7 @@ class SdarTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager) -> None:
         try:
             super().fit(agent_loop_manager)
+            if self.guards.stop is not None:  # found in the last step
+                raise self.guards.stop
         finally:
             agent_loop_manager.close()
