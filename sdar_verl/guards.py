@@ -1,4 +1,4 @@
-"""Guards: what is watched in a training run, step by step, and whether a finding warns or stops. Pure logic, no verl."""
+"""Guards: what is watched in a run, step by step, and whether a finding warns or stops. Pure logic, no verl."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _paid_invalid_rise(history: Sequence[Step], window: int) -> float | None:
         return 1 - fmean(step[VALID] for step in part), fmean(step[REWARD] for step in part)
 
     invalid, reward = means(len(history))
-    before, reward_before = min((means(end) for end in range(window, len(history) - window + 1)))
+    before, reward_before = min(means(end) for end in range(window, len(history) - window + 1))
     return max(0.0, invalid - before) if reward >= reward_before else 0.0
 
 
