@@ -12,6 +12,7 @@ COMMANDS = {
     "quickstart": "GRPO and SDAR on a tiny model from one start, then a report; minutes on a CPU",
     "report": "one HTML page that shows and compares runs",
     "inspect": "one HTML page of the episodes of a run, token by token",
+    "watch": "follow a running job in the terminal",
     "doctor": "check versions, platform, plugin, data, memory, disk and ports",
     "methods": "list the methods with their parts",
     "skills": "list, show and check skill sets",
