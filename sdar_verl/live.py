@@ -176,7 +176,7 @@ def _head(view: View) -> RenderableType:
 
 
 def _numbers(run: Run) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, show_header=True)
     for name, side in (("", "left"), ("last", "right"), (f"mean of {_RECENT}", "right"), ("so far", "left")):
         table.add_column(name, justify=side, no_wrap=True)
     for name, metric, shape in ROWS:

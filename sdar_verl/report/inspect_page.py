@@ -10,9 +10,10 @@ from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.manifest import read_manifest
 from sdar_verl.report import html
 from sdar_verl.report.episode import DECISION_GAP, colour
+from sdar_verl.report.guards import guards_section
 from sdar_verl.report.html import Html, tag
 from sdar_verl.report.inspect_data import Episodes, read_episodes
-from sdar_verl.report.run import MANIFEST, METRICS, read_metrics
+from sdar_verl.report.run import MANIFEST, METRICS, Run, read_metrics
 
 PAGE = "inspect.html"
 LIMIT = 1000
@@ -56,6 +57,7 @@ def build_page(run: Path | str, out: Path | str, *, limit: int = LIMIT) -> Path:
         title,
         tag("header", tag("h1", title), tag("p", *_about(manifest, episodes))),
         _notes(episodes),
+        guards_section([Run(run, name)]),
         _controls(),
         tag(
             "div",
