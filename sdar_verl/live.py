@@ -171,12 +171,13 @@ def _head(view: View) -> RenderableType:
     if view.step_seconds is not None:
         words.append(f"{view.step_seconds:.1f} s a step")
     words.append(f"last news {clock(view.age or 0)} ago")
-    bar = ProgressBar(total=max(1, view.total or 1), completed=view.step if view.total else 0, width=60)
+    bar = Table.grid()  # alone, a bar does not end its line
+    bar.add_row(ProgressBar(total=max(1, view.total or 1), completed=view.step if view.total else 0, width=60))
     return Group(Text(", ".join(words)), bar)
 
 
 def _numbers(run: Run) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=True)
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for name, side in (("", "left"), ("last", "right"), (f"mean of {_RECENT}", "right"), ("so far", "left")):
         table.add_column(name, justify=side, no_wrap=True)
     for name, metric, shape in ROWS:

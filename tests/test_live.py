@@ -62,7 +62,7 @@ def test_a_run_in_the_middle(run):
         "-0.2500",
     ):
         assert part in text
-    for part in ("30.0% (step 2)", "rollout 6.0 s, actor update 3.0 s", "host 7.5 GB", "no warnings", "last", "so far"):
+    for part in ("30.0% (step 2)", "rollout 6.0 s, actor update 3.0 s", "host 7.5 GB", "no warnings", "so far"):
         assert part in text
     assert line(view).startswith("step 4/10; success, training 40.0%; reward 4.000; gap, nats -0.2500; gate 0.400;")
 
