@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sdar_verl.core import DistillationConfig, StepGroupsConfig
 from sdar_verl.errors import ConfigError
+from sdar_verl.guards import GuardSettings, guard_settings, watched
 from sdar_verl.teacher.contexts import CONTEXTS, SkillsContext
 
 ROWS = ("step", "trajectory")
@@ -259,6 +260,7 @@ class Settings:
     panel_size, panel_seed: the fixed validation panel; size None takes the whole split.
     token_episodes: episodes a step whose tokens are written to ``tokens.jsonl``.
     poll_seconds: how often the trainer looks for finished episodes.
+    guards: what is watched in each step, see `sdar_verl.guards`; those that are off or have nothing to watch left out.
     """
 
     method: str
@@ -275,6 +277,7 @@ class Settings:
     panel_seed: int
     token_episodes: int
     poll_seconds: float
+    guards: dict[str, GuardSettings]
 
     def __post_init__(self) -> None:
         if self.rows not in ROWS:
@@ -391,6 +394,10 @@ class Settings:
             panel_seed=panel["seed"],
             token_episodes=record["token_episodes"],
             poll_seconds=float(sdar["poll_seconds"]),
+            guards=watched(
+                guard_settings(_part(sdar, "guards", "sdar.")),
+                term.gate if enabled and term.place == "loss" else None,
+            ),
         )
 
 

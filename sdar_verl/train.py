@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from sdar_verl.errors import RegistrationError, SdarError
+from sdar_verl.guards import EXIT_CODE, GuardStop
 
 
 def verl_config_dir() -> str:
@@ -38,6 +39,10 @@ def run(config: DictConfig) -> None:
 def _main(config: DictConfig) -> None:
     try:
         run(config)
+    except GuardStop as stop:
+        # from a Ray task it comes with the task's traceback around it
+        print(f"sdar: stopped by a guard: {getattr(stop, 'cause', stop)}", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
     except SdarError as error:  # caught in here: Hydra prints a traceback for whatever leaves this function
         print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -50,7 +55,7 @@ def _main(config: DictConfig) -> None:
 def main() -> None:
     """Console entry; errors that a user can act upon are printed without a traceback and end with code 2.
 
-    A run that is stopped by Ctrl-C or SIGTERM ends with code 130.
+    A run that is stopped by Ctrl-C or SIGTERM ends with code 130, one that a guard stops with code 3.
     """
     _main()
 

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from sdar_verl.errors import ConfigError
+from sdar_verl.guards import GUARDS
 from sdar_verl.settings import Settings
 
 CONFIG = {
@@ -15,6 +16,7 @@ CONFIG = {
         "rows": "step",
         "max_turn_tokens": None,
         "poll_seconds": 0.5,
+        "guards": {name: {"action": "warn", "limit": 0.5, "steps": 3} for name in GUARDS},
         "distillation": {
             "enabled": True,
             "coef": 0.01,
@@ -274,4 +276,14 @@ def test_what_would_have_no_effect_is_refused():
     config["sdar"]["distillation"]["enabled"] = False
     config["sdar"]["teacher"] |= {"placement": "ref", "update_rate": 0.05}
     with pytest.raises(ConfigError, match="would only change the KL term's reference"):
+        Settings.from_config(config)
+
+
+def test_guards_are_read_and_the_gates_is_left_out_without_a_gate():
+    assert set(Settings.from_config(CONFIG).guards) == set(GUARDS)
+    config = copy.deepcopy(CONFIG)
+    config["sdar"]["distillation"]["enabled"] = False
+    assert set(Settings.from_config(config).guards) == set(GUARDS) - {"gate_saturation"}
+    config["sdar"]["guards"]["kl"] = {}
+    with pytest.raises(ConfigError, match="unknown guard sdar.guards.kl"):
         Settings.from_config(config)

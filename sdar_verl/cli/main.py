@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "train with Hydra overrides, for example: sdar train method=grpo +lab=tiny",
     "quickstart": "GRPO and SDAR on a tiny model from one start, then a report; minutes on a CPU",
     "report": "one HTML page that shows and compares runs",
+    "inspect": "one HTML page of the episodes of a run, token by token",
+    "watch": "follow a running job in the terminal",
     "plan": "memory, time and cost of a run on AWS instances, before anything is rented",
     "doctor": "check versions, platform, plugin, data, memory, disk and ports",
     "methods": "list the methods with their parts",

@@ -6,13 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from sdar_verl.cli.arguments import positive
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the command `report`; the parsed arguments carry its function as ``func(args) -> exit code``."""
     parser = subparsers.add_parser("report", help="write one HTML page that shows and compares runs")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder; the first is compared against")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path, help="where report.html and plots/ go")
-    parser.add_argument("--last-k", type=_positive, default=3, metavar="K", help="evaluations averaged (%(default)s)")
+    parser.add_argument("--last-k", type=positive, default=3, metavar="K", help="evaluations averaged (%(default)s)")
     parser.add_argument("--title", default="SDAR run report", help="heading of the page")
     parser.set_defaults(func=main)
     return parser
@@ -30,9 +32,3 @@ def main(args: argparse.Namespace) -> int:
         return 1
     print(f"report: {page.resolve()}")
     return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed, got {text!r}")
-    return int(text)

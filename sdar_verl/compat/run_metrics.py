@@ -19,7 +19,7 @@ class RecordedTracking:
         self._tracking, self._writer = tracking, JsonlWriter(path)
 
     def log(self, data: dict[str, Any], step: int, **kwargs: Any) -> None:
-        numbers = {name: _number(value) for name, value in data.items()}
+        numbers = {name: number_of(value) for name, value in data.items()}
         kept = {name: value for name, value in numbers.items() if value is not None}
         self._writer.write({"step": int(step), "data": kept})
         self._tracking.log(data=data, step=step, **kwargs)
@@ -29,7 +29,7 @@ class RecordedTracking:
         self._tracking.finish(*args, **kwargs)
 
 
-def _number(value: Any) -> float | int | None:
+def number_of(value: Any) -> float | int | None:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):

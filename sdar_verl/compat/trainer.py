@@ -17,6 +17,7 @@ from sdar_verl.compat import rows
 from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, SdarLoss
 from sdar_verl.compat.outcome_advantages import by_episode
 from sdar_verl.compat.registration import on_cpu
+from sdar_verl.compat.run_guards import RunGuards
 from sdar_verl.compat.run_metrics import RecordedTracking
 from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
 from sdar_verl.compat.teacher_rows import teacher_rows
@@ -28,6 +29,8 @@ from sdar_verl.data import load_panel
 from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.jsonl import drop_after_step, read_lines
 from sdar_verl.evaluation.validation import describe, validation_summary
+from sdar_verl.guards import FILE as GUARD_FILE
+from sdar_verl.guards import REWARD, ZERO_ADVANTAGE, zero_advantage_share
 from sdar_verl.settings import Settings
 from sdar_verl.skill_learning import SkillLearning
 
@@ -45,6 +48,8 @@ class SdarTrainer(PPOTrainerSync):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         learns = self.settings.uses_skills and self.settings.skills.learns
         self.skill_learning = SkillLearning(self.run_dir, self.settings.skills) if learns else None
+        self.guards: RunGuards | None = None
+        self.saved_step = -1
         super().__init__(config)
 
     @property
@@ -102,6 +107,7 @@ class SdarTrainer(PPOTrainerSync):
         if self.skill_learning is not None:
             self.skill_learning.save(folder)
         super()._save_checkpoint()
+        self.saved_step = self.global_steps
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
@@ -112,8 +118,9 @@ class SdarTrainer(PPOTrainerSync):
             self.ref_policy_wg.load_teacher(str((folder / "actor").absolute()))
         if self.skill_learning is not None:
             self.skill_learning.start(self.global_steps, folder)
-        for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl"):
+        for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl", GUARD_FILE):
             drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
+        self.guards = RunGuards(self.run_dir, self.settings.guards)
         if self.global_steps > 0:
             with open_dict(self.config):
                 self.config.trainer.val_before_train = self._panel_unplayed()
@@ -141,6 +148,23 @@ class SdarTrainer(PPOTrainerSync):
         super().on_init_end()
 
     # --- a step -------------------------------------------------------------------------------------------------
+
+    def step(self, metrics: dict, timing_raw: dict):
+        batch = super().step(metrics, timing_raw)
+        metrics.update(self.guards.look(self.global_steps, metrics))
+        return batch
+
+    def on_step_end(self) -> None:
+        if self.guards.stop is not None and self.saved_step != self.global_steps:
+            with marked_timer("save_checkpoint", self.timing_raw, color="green"):
+                self._save_checkpoint()  # before the rollout engine wakes up and takes its memory back
+        super().on_step_end()
+
+    def on_step_begin(self) -> None:
+        if self.guards.stop is not None:  # the step it was found in is recorded by now
+            self._shutdown_dump_executor()
+            raise self.guards.stop
+        super().on_step_begin()
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int):
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
@@ -207,6 +231,12 @@ class SdarTrainer(PPOTrainerSync):
         metrics["episode/success_rate"] = sum(e["won"] for e in ends) / len(ends)
         metrics["episode/failed_share"] = sum(bool(e["failed"]) for e in ends) / len(ends)
         metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
+        groups: dict[str, list[float]] = {}
+        for key, tag, extra in zip(batch.keys, batch.tags, extras, strict=True):
+            if not rows.is_padding(tag) and extra["last"]:
+                groups.setdefault(key.rsplit("_", 2)[0], []).append(extra["reward"])
+        metrics[REWARD] = sum(e["reward"] for e in ends) / len(ends)
+        metrics[ZERO_ADVANTAGE] = zero_advantage_share(groups)
         metrics["episode/turns"] = sum(e["turns"] for e in ends) / len(ends)
         if self.skill_learning is not None:
             metrics.update(self.skill_learning.count(self.global_steps, ends))
@@ -229,5 +259,7 @@ class SdarTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager) -> None:
         try:
             super().fit(agent_loop_manager)
+            if self.guards.stop is not None:  # found in the last step
+                raise self.guards.stop
         finally:
             agent_loop_manager.close()

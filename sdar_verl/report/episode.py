@@ -48,15 +48,24 @@ def render(record: TokenRecord, observations: Sequence[str]) -> Html:
 
 def prompts(record: TokenRecord) -> Html:
     """The first prompt as student and as teacher, side by side; what only one of them has is marked."""
-    student, teacher = record.student_prompt.splitlines(), record.teacher_prompt.splitlines()
-    blocks = SequenceMatcher(a=student, b=teacher, autojunk=False).get_matching_blocks()
-    shared_a = {block.a + i for block in blocks for i in range(block.size)}
-    shared_b = {block.b + i for block in blocks for i in range(block.size)}
+    student, teacher = compare_prompts(record.student_prompt, record.teacher_prompt)
     return tag(
         "div",
-        tag("div", tag("h4", "The student saw"), tag("pre", _marked(student, shared_a))),
-        tag("div", tag("h4", "The teacher saw"), tag("pre", _marked(teacher, shared_b))),
+        tag("div", tag("h4", "The student saw"), tag("pre", _marked(student))),
+        tag("div", tag("h4", "The teacher saw"), tag("pre", _marked(teacher))),
         class_="sides",
+    )
+
+
+def compare_prompts(student: str, teacher: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """The lines of both prompts, each with whether the other one has it in the same place."""
+    lines_a, lines_b = student.splitlines(), teacher.splitlines()
+    blocks = SequenceMatcher(a=lines_a, b=lines_b, autojunk=False).get_matching_blocks()
+    shared_a = {block.a + i for block in blocks for i in range(block.size)}
+    shared_b = {block.b + i for block in blocks for i in range(block.size)}
+    return (
+        [(line, number in shared_a) for number, line in enumerate(lines_a)],
+        [(line, number in shared_b) for number, line in enumerate(lines_b)],
     )
 
 
@@ -74,9 +83,7 @@ def colour(place: float) -> str:
 
 def _turn(number: int, turn: TokenTurn, observation: str) -> Html:
     spans = [
-        tag(
-            "i", _printable(token), style=f"background:{colour(shade(gap))}", data_tip=_tip(student, teacher, gap, gate)
-        )
+        tag("i", printable(token), style=f"background:{colour(shade(gap))}", data_tip=_tip(student, teacher, gap, gate))
         for token, student, teacher, gap, gate in zip(
             turn.tokens, turn.student_logp, turn.teacher_logp, turn.gap, turn.gate, strict=True
         )
@@ -97,14 +104,14 @@ def _probability(logp: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.001 else f"{share:.0e}"
 
 
-def _printable(token: str) -> str:
+def printable(token: str) -> str:
     """Byte-level BPE's stand-ins as the white space they mean; a line break is shown as a sign and made."""
     plain = token.replace("\u0120", " ").replace("\u010a", "\n")
     return plain.replace("\n", "\u23ce\n") or "\u2205"
 
 
-def _marked(lines: Sequence[str], shared: set[int]) -> Html:
-    return join((text(line) if i in shared else tag("mark", line) for i, line in enumerate(lines)), "\n")
+def _marked(lines: Sequence[tuple[str, bool]]) -> Html:
+    return join((text(line) if shared else tag("mark", line) for line, shared in lines), "\n")
 
 
 def _legend() -> Html:

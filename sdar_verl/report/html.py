@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -55,14 +57,34 @@ def section(identifier: str, title: str, *content: object) -> Html:
     return tag("section", tag("h2", title), *content, id=identifier)
 
 
-def page(title: str, *content: object) -> str:
-    """The whole document. Its policy forbids scripts and every connection, so it is safe to open and works offline."""
-    style = resources.files("sdar_verl.report").joinpath("page.css").read_text(encoding="utf-8")
+def data(identifier: str, content: object) -> Html:
+    """JSON that a script of the page reads by its id; no text in it can end the element."""
+    written = json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return Html(f'<script type="application/json" id="{text(identifier)}">{written}</script>')
+
+
+def page(title: str, *content: object, style: str = "", script: str = "") -> str:
+    """The whole document. Its policy forbids every connection and any script but `script`, named by its hash.
+
+    So it is safe to open and works offline.
+
+    Args:
+        title: of the document.
+        content: what the page holds.
+        style: more CSS, after that of all pages.
+        script: JavaScript that runs once the content is there; none by default.
+    """
+    style = resources.files("sdar_verl.report").joinpath("page.css").read_text(encoding="utf-8") + style
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    code = ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'"
+        code = f"<script>{script}</script>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{join(content, chr(10))}\n</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{join(content, chr(10))}\n</main>\n{code}</body>\n</html>\n"
     )

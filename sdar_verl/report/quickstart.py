@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.summary import milestones
 from sdar_verl.report import compare, episode, figures, html, origin, teacher_figures, words
+from sdar_verl.report.guards import guards_section
 from sdar_verl.report.html import Html, tag
 from sdar_verl.report.run import Run, load_runs
 from sdar_verl.report.style import colours_of, png
@@ -47,6 +48,7 @@ def build_report(
         _findings(loaded, last_k),
         _success(loaded, last_k, draw),
         _teacher(loaded, draw),
+        guards_section(loaded),
         _episode(loaded),
         _time(loaded, draw),
         html.section(

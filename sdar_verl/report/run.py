@@ -128,7 +128,7 @@ def load_run(folder: Path, name: str) -> Run:
     if _there(run, MANIFEST, "versions and settings are unknown"):
         run.manifest = read_manifest(folder)
     if _there(run, METRICS, "there are no training curves"):
-        run.metrics = _read_metrics(folder / METRICS)
+        run.metrics = read_metrics(folder / METRICS)
     if _there(run, VALIDATION, "there is no validation curve"):
         run.validation = _read_validation(run, folder / VALIDATION)
     if (folder / TOKENS).is_file():
@@ -137,7 +137,8 @@ def load_run(folder: Path, name: str) -> Run:
     return run
 
 
-def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
+def read_metrics(path: Path) -> dict[int, dict[str, float]]:
+    """Step to metric name to value of a ``metrics.jsonl``; raises `ReportError` at a line of another kind."""
     steps: dict[int, dict[str, float]] = {}
     for line in read_lines(path):
         step, data = line.get("step"), line.get("data")

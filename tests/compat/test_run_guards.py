@@ -1,0 +1,89 @@
+"""Guards inside a run: their file, an interruption, the checkpoint before a stop, and the exit code."""
+
+import pickle
+
+import pytest
+import torch
+
+from sdar_verl import guards, train
+from sdar_verl.compat.run_guards import RunGuards
+from sdar_verl.compat.trainer import SdarTrainer
+from sdar_verl.evaluation.jsonl import JsonlWriter, drop_after_step, read_lines
+from sdar_verl.guards import GuardSettings, GuardStop
+
+STOP = {"kl_blowup": GuardSettings("stop", 1.0, 2), "zero_advantage": GuardSettings("warn", 0.5, 1)}
+
+
+def test_findings_are_written_told_once_and_stop_the_run(tmp_path, capsys):
+    found = RunGuards(tmp_path, STOP)
+    metrics = {guards.KL: torch.tensor(3.0), guards.ZERO_ADVANTAGE: 1.0, "other": "text"}
+    assert found.look(1, metrics) == {"guard/kl_blowup": 0.0, "guard/zero_advantage": 1.0}
+    assert found.stop is None
+    assert found.look(2, metrics) == {"guard/kl_blowup": 1.0, "guard/zero_advantage": 1.0}
+    assert isinstance(found.stop, GuardStop) and "step 2: kl_blowup" in str(found.stop)
+    lines = list(read_lines(tmp_path / guards.FILE))
+    assert [(line["step"], line["guard"]) for line in lines] == [
+        (1, "zero_advantage"),
+        (2, "kl_blowup"),
+        (2, "zero_advantage"),
+    ]
+    assert capsys.readouterr().out.count("guard zero_advantage") == 1
+
+
+def test_a_resumed_run_remembers_the_steps_before_it(tmp_path):
+    with JsonlWriter(tmp_path / "metrics.jsonl") as writer:
+        for step in range(3):
+            writer.write({"step": step, "data": {guards.KL: 3.0} if step else {"val/success_rate": 0.1}})
+    drop_after_step(tmp_path / "metrics.jsonl", 1)
+    found = RunGuards(tmp_path, STOP)
+    found.look(2, {guards.KL: 3.0})
+    assert found.stop is not None
+
+
+def test_a_blind_guard_that_should_stop_says_so_once(tmp_path, capsys):
+    found = RunGuards(tmp_path, STOP)
+    found.look(1, {guards.ZERO_ADVANTAGE: 0.1})
+    found.look(2, {guards.ZERO_ADVANTAGE: 0.1})
+    assert capsys.readouterr().out.count("guard kl_blowup cannot see: actor/kl_loss is not measured") == 1
+    assert not (tmp_path / guards.FILE).exists()
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_the_step_that_stops_has_its_checkpoint_and_its_metrics_first(tmp_path, monkeypatch, due):
+    """verl's order of a step: step, checkpoint where due, end of step, metrics, begin of the next step."""
+    told = []
+    trainer = object.__new__(SdarTrainer)
+    trainer.guards, trainer.saved_step, trainer.global_steps = RunGuards(tmp_path, STOP), -1, 0
+    trainer.timing_raw = {}
+    base = SdarTrainer.__mro__[1]
+    trainer.settings = type("S", (), {"teacher": type("T", (), {"update_rate": None})})
+    monkeypatch.setattr(base, "_save_checkpoint", lambda self: told.append(f"save {self.global_steps}"))
+    monkeypatch.setattr(base, "on_step_end", lambda self: told.append(f"end {self.global_steps}"))
+    monkeypatch.setattr(base, "_shutdown_dump_executor", lambda self: told.append("shut"))
+    monkeypatch.setattr(base, "step", lambda self, metrics, timing: metrics.update({guards.KL: 5.0}))
+    with pytest.raises(GuardStop, match="step 2: kl_blowup"):
+        for trainer.global_steps in (1, 2, 3):
+            trainer.on_step_begin()
+            metrics = {}
+            trainer.step(metrics, {})
+            if due:
+                trainer._save_checkpoint()
+            trainer.on_step_end()
+            told.append(f"log {metrics['guard/kl_blowup']}")
+    saves = ["save 1"] if due else []
+    assert told == [*saves, "end 1", "log 0.0", "save 2", "end 2", "log 1.0", "shut"]
+
+
+def test_a_stop_comes_through_rays_wrapping_with_its_own_exit_code(monkeypatch, capsys):
+    ray_exceptions = pytest.importorskip("ray.exceptions")
+    stop = pickle.loads(pickle.dumps(GuardStop("step 2: kl_blowup: too far")))
+    wrapped = ray_exceptions.RayTaskError("run", "a long traceback", stop).as_instanceof_cause()
+
+    def run(config):
+        raise wrapped
+
+    monkeypatch.setattr(train, "run", run)
+    with pytest.raises(SystemExit) as end:
+        train._main.__wrapped__({})
+    assert end.value.code == guards.EXIT_CODE == 3
+    assert capsys.readouterr().err == "sdar: stopped by a guard: step 2: kl_blowup: too far\n"
