@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 
@@ -158,8 +159,10 @@ def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, s
 
 
 def test_skill_grpo_shows_the_student_skills_in_training_alone(train):
+    """The skills are chosen by upper confidence bounds, whose counts grow with the steps."""
     run, data = train_with(train, "skill_grpo", {
         "method": "skill_grpo",
+        "sdar.skills.retriever": "ucb",
         "data.max_prompt_length": 800,
         "trainer.test_freq": 2,
     })  # fmt: skip
@@ -167,7 +170,9 @@ def test_skill_grpo_shows_the_student_skills_in_training_alone(train):
         "sdar/student_task_skill_share",
         "sdar/student_shrunk_share",
     }
-    assert data["sdar/student_task_skill_share"] == 1.0
+    assert run.lines("metrics.jsonl")[0]["data"]["sdar/student_task_skill_share"] == 1.0, "nothing was tried yet"
+    known = json.loads((run.run_dir / "skill_statistics.json").read_text())
+    assert known["step"] == 2 and data["skills/episodes_counted"] == 8
     trained, played = (
         list(read_records(run.run_dir / "episodes" / f"{split}.jsonl", EpisodeRecord)) for split in ("train", "val")
     )
@@ -211,6 +216,8 @@ def test_opsd_compares_whole_distributions(train, model):
 def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_probs(train):
     """At rate 1 the moving average *is* the policy, also after going on: without privileged text there is no gap.
 
+    A guard that finds fault with everything stops the run after its second step; the second run goes on from there.
+
     The learning rate is so large that frozen weights, or those of the step before, would show. The gate needs the
     entropy of the actor's forward pass, the ratio the old log-probabilities, the baseline the step's mean gate.
     """
@@ -228,13 +235,16 @@ def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_pro
         "actor_rollout_ref.actor.use_kl_loss": "true",
         "actor_rollout_ref.actor.kl_loss_coef": 0.0,
         "actor_rollout_ref.actor.optim.lr": 1e-2,
-        "trainer.save_freq": 1,
-        "trainer.test_freq": -1,
+        "trainer.save_freq": 3,  # the guard's stop saves its own step
+        "trainer.total_training_steps": 3,
+        "sdar.guards.zero_advantage": "{action: warn, limit: -1, steps: 2}",
     }
-    for steps in (2, 3):
-        run = train("ema", {**TWO_STEPS, **overrides, "trainer.total_training_steps": steps})
-        assert run.wait() == 0, run.tail()
+    for action, code in (("stop", 3), ("warn", 0)):
+        run = train("ema", {**TWO_STEPS, **overrides, "sdar.guards.zero_advantage.action": action})
+        assert run.wait() == code, run.tail()
         assert run.left() == []
+        assert run.steps()[-1] == (2 if action == "stop" else 3)
+    assert "sdar: stopped by a guard" in run.log.read_text()
     widest = {}
     for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
         gaps = [abs(gap) for turn in record.turns for gap in turn.gap]
