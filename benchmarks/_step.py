@@ -45,7 +45,7 @@ class Step(SdarTrainer):
         self.actor_rollout_wg = self.ref_policy_wg = group
         self.agent_loop_manager = Manager(privileged)
         self.use_reference_policy = need_reference_policy(config)
-        self.use_critic, self.ref_in_actor, self.global_steps = False, False, 1
+        self.use_critic, self.ref_in_actor, self.skill_learning, self.global_steps = False, False, None, 1
 
     def once(
         self, batch: KVBatchMeta, watch_memory: bool = False

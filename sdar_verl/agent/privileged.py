@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdar_envs import registry
+from sdar_envs.base import TaskRef
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.run_skills import first_skills
@@ -96,13 +97,18 @@ class Privileged:
             if self.teacher.overflow == "raise":
                 raise
             prompt = TeacherPrompt(self.teacher.build(messages, []).ids, kept=[], dropped=units)
-        return TeacherRow(
-            ids=prompt.ids,
-            units=tuple(unit.id for unit in prompt.kept),
-            task_skill=has_task_skill(own_skills(prompt), task.task_type),
-            shrunk=bool(prompt.dropped),
-            taught=bool(prompt.kept),
-        )
+        return teacher_row(prompt, task, taught=bool(prompt.kept))
+
+
+def teacher_row(prompt: TeacherPrompt, task: TaskRef, *, taught: bool) -> TeacherRow:
+    """What `prompt` is to training."""
+    return TeacherRow(
+        ids=prompt.ids,
+        units=tuple(unit.id for unit in prompt.kept),
+        task_skill=has_task_skill(own_skills(prompt), task.task_type),
+        shrunk=bool(prompt.dropped),
+        taught=taught,
+    )
 
 
 def own_skills(prompt: TeacherPrompt) -> list[Skill]:

@@ -101,19 +101,22 @@ class SdarTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         # before verl's own parts: the last of them makes a checkpoint complete
-        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         if self.settings.teacher.update_rate is not None:
-            self.ref_policy_wg.save_teacher(str((folder / "actor").absolute()))
+            self.ref_policy_wg.save_teacher(str((self._step_folder() / "actor").absolute()))
         if self.skill_learning is not None:
-            self.skill_learning.save(folder)
+            self.skill_learning.save(self._step_folder())
         super()._save_checkpoint()
         self.saved_step = self.global_steps
+
+    def _step_folder(self) -> Path:
+        """Of this step's checkpoint."""
+        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         trainer = self.config.trainer
         named = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
-        folder = Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}")
+        folder = Path(named) if named else self._step_folder()
         if self.settings.teacher.update_rate is not None and self.global_steps > 0:
             self.ref_policy_wg.load_teacher(str((folder / "actor").absolute()))
         if self.skill_learning is not None:

@@ -54,7 +54,7 @@ def test_the_step_that_stops_has_its_checkpoint_and_its_metrics_first(tmp_path, 
     told = []
     trainer = object.__new__(SdarTrainer)
     trainer.guards, trainer.saved_step, trainer.global_steps = RunGuards(tmp_path, STOP), -1, 0
-    trainer.timing_raw = {}
+    trainer.timing_raw, trainer.skill_learning = {}, None
     base = SdarTrainer.__mro__[1]
     trainer.settings = type("S", (), {"teacher": type("T", (), {"update_rate": None})})
     monkeypatch.setattr(base, "_save_checkpoint", lambda self: told.append(f"save {self.global_steps}"))
