@@ -23,9 +23,18 @@ class EnvFamily(ABC):
     # what only prompts and the choice of tasks read. All others decide how an episode goes, and must agree.
     own_keys: tuple[str, ...] = ()
 
+    # Every key of the configuration with its default; None takes any keys.
+    defaults: Mapping[str, Any] | None = None
+
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """`config` with every default filled in; raises `EnvError` for unknown keys where the family knows its keys."""
-        return dict(config)
+        if self.defaults is None:
+            return dict(config)
+        unknown = sorted(set(config) - set(self.defaults))
+        if unknown:
+            known = ", ".join(sorted(self.defaults))
+            raise EnvError(f"unknown keys under env.{self.name}: {', '.join(unknown)}; known: {known}")
+        return {**self.defaults, **config}
 
     @abstractmethod
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:

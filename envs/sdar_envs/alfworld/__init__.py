@@ -26,28 +26,19 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(config) - set(_DEFAULTS))
-    if unknown:
-        raise EnvError(f"unknown keys under env.alfworld: {', '.join(unknown)}; known: {', '.join(sorted(_DEFAULTS))}")
-    return {**_DEFAULTS, **config}
-
-
 class AlfworldFamily(EnvFamily):
     """ALFWorld by configuration: `data_root`, `max_steps`, `history_length`, `thinking`, `require_admissible`,
     `room_list`, `success_reward`, `task_types` and `engine`; unknown keys are refused."""
 
     name = "alfworld"
     task_types = TASK_TYPES
+    defaults = _DEFAULTS
     own_keys = (
         "data_root", "splits", "task_types", "history_length", "thinking", "require_admissible", "room_list", "engine"
     )  # fmt: skip
 
-    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return _settings(config)
-
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
-        settings = _settings(config)
+        settings = self.settings(config)
         if settings["data_root"] is None:
             raise EnvError("env.alfworld.data_root is not set: name the folder that holds the split folders")
         return find_games(settings["data_root"], split, settings["task_types"])
@@ -55,7 +46,7 @@ class AlfworldFamily(EnvFamily):
     def make_env(self, config: Mapping[str, Any]) -> TextEnv:
         from sdar_envs.alfworld.env import AlfworldEnv
 
-        settings = _settings(config)
+        settings = self.settings(config)
         return AlfworldEnv(
             engine=settings["engine"],
             max_steps=settings["max_steps"],
@@ -65,7 +56,7 @@ class AlfworldFamily(EnvFamily):
     def make_format(self, config: Mapping[str, Any]) -> PromptFormat:
         from sdar_envs.alfworld.format import AlfworldFormat
 
-        settings = _settings(config)
+        settings = self.settings(config)
         return AlfworldFormat(
             thinking=settings["thinking"],
             history_length=settings["history_length"],

@@ -33,13 +33,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(config) - set(_DEFAULTS))
-    if unknown:
-        raise EnvError(f"unknown keys under env.search_qa: {', '.join(unknown)}; known: {', '.join(sorted(_DEFAULTS))}")
-    return {**_DEFAULTS, **config}
-
-
 @lru_cache(maxsize=2)
 def _shared_retriever(config: str) -> Retriever:
     """One engine for all environments of a process; they are used one after the other."""
@@ -54,15 +47,13 @@ class SearchQaFamily(EnvFamily):
 
     name = "search_qa"
     task_types = TASK_TYPES
+    defaults = _DEFAULTS
     own_keys = (
         "data_root", "splits", "retriever", "task_types", "sources", "history_length", "thinking", "require_think"
     )  # fmt: skip
 
-    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return _settings(config)
-
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
-        settings = _settings(config)
+        settings = self.settings(config)
         if settings["data_root"] is None:
             raise EnvError("env.search_qa.data_root is not set: name the folder that holds <split>.parquet")
         return find_tasks(settings["data_root"], split, settings["task_types"], settings["sources"])
@@ -70,7 +61,7 @@ class SearchQaFamily(EnvFamily):
     def make_env(self, config: Mapping[str, Any]) -> TextEnv:
         from sdar_envs.search_qa.env import SearchQaEnv
 
-        settings = _settings(config)
+        settings = self.settings(config)
         if not isinstance(settings["retriever"], Mapping):
             raise EnvError(
                 "env.search_qa.retriever is not set: choose an engine, for example {engine: bm25s, index: <folder>} or "
@@ -88,7 +79,7 @@ class SearchQaFamily(EnvFamily):
     def make_format(self, config: Mapping[str, Any]) -> PromptFormat:
         from sdar_envs.search_qa.format import SearchQaFormat
 
-        settings = _settings(config)
+        settings = self.settings(config)
         return SearchQaFormat(
             thinking=settings["thinking"],
             history_length=settings["history_length"],

@@ -38,13 +38,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(config) - set(_DEFAULTS))
-    if unknown:
-        raise EnvError(f"unknown keys under env.webshop: {', '.join(unknown)}; known: {', '.join(sorted(_DEFAULTS))}")
-    return {**_DEFAULTS, **config}
-
-
 def _shop(settings: Mapping[str, Any]) -> Shop:
     if settings["data_root"] is None:
         raise EnvError("env.webshop.data_root is not set: name the folder that holds the catalogue's files")
@@ -63,15 +56,13 @@ class WebshopFamily(EnvFamily):
 
     name = "webshop"
     task_types = TASK_TYPES
+    defaults = _DEFAULTS
     own_keys = ("data_root", "cache_dir", "task_types", "history_length", "thinking", "require_admissible")
-
-    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return _settings(config)
 
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
         from sdar_envs.webshop.tasks import find_tasks
 
-        settings = _settings(config)
+        settings = self.settings(config)
         return find_tasks(
             _shop(settings),
             split,
@@ -87,7 +78,7 @@ class WebshopFamily(EnvFamily):
     def make_env(self, config: Mapping[str, Any]) -> TextEnv:
         from sdar_envs.webshop.env import WebshopEnv
 
-        settings = _settings(config)
+        settings = self.settings(config)
         return WebshopEnv(
             _shop(settings),
             max_steps=settings["max_steps"],
@@ -98,7 +89,7 @@ class WebshopFamily(EnvFamily):
     def make_format(self, config: Mapping[str, Any]) -> PromptFormat:
         from sdar_envs.webshop.format import WebshopFormat
 
-        settings = _settings(config)
+        settings = self.settings(config)
         return WebshopFormat(
             thinking=settings["thinking"],
             history_length=settings["history_length"],
@@ -108,7 +99,7 @@ class WebshopFamily(EnvFamily):
     def reference(self, config: Mapping[str, Any], task: TaskRef) -> list[str]:
         from sdar_envs.webshop.expert import reference_actions
 
-        return reference_actions(_shop(_settings(config)), task)
+        return reference_actions(_shop(self.settings(config)), task)
 
 
 FAMILY = WebshopFamily()
