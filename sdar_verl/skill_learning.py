@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sdar_verl.settings import SkillSettings
+from sdar_verl.settings_parts import SkillSettings
 from sdar_verl.skills.errors import SkillError
 from sdar_verl.skills.statistics import FILE, Outcome, SkillStatistics
 

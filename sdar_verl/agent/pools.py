@@ -9,7 +9,7 @@ from sdar_envs.base import EnvError
 from sdar_envs.pool import EnvPool
 
 from sdar_verl.agent.episode import EnvSession
-from sdar_verl.settings import EnvSettings
+from sdar_verl.settings_parts import EnvSettings
 
 
 class OpenSession(EnvSession, Protocol):
