@@ -7,19 +7,8 @@ source .venv/bin/activate
 
 status=0
 ruff check . || status=$?
-if [[ $# -gt 0 ]]; then
-    python -m pytest -q "$@" || status=$?
-else
-    # Real runs wait for a dozen processes to start, one after the other: the other tests use the second core meanwhile.
-    log=$(mktemp)
-    python -m pytest -q --ignore tests/e2e > "$log" 2>&1 &
-    others=$!
-    trap 'kill "$others" 2> /dev/null || true; rm -f "$log"' EXIT
-    echo "test: real runs (tests/e2e); all other tests beside them, shown when they have ended"
-    python -m pytest -q tests/e2e || status=$?
-    wait "$others" || status=$?
-    cat "$log"
-fi
+# Two at a time: a real run is a dozen processes that start one after the other (about one core and 5 GB).
+python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations 30 "$@" || status=$?
 if [[ $status == 0 ]]; then
     echo "test: everything passed"
 else

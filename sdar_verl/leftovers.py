@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -22,13 +23,14 @@ def segments() -> set[str]:
     return {path.name for path in SHARED_MEMORY.iterdir() if _OURS.fullmatch(path.name)}
 
 
-def in_use() -> set[int]:
-    """Inodes of the shared memory that a live process maps or holds open.
+def in_use(pids: Iterable[int] | None = None) -> set[int]:
+    """Inodes of the shared memory that a live process (of those in `pids`, if given) maps or holds open.
 
     Not names: a semaphore is mapped by its maker under a temporary name, and under its own only by who opens it later.
     """
     used: set[int] = set()
-    for process in Path("/proc").glob("[0-9]*"):
+    processes = Path("/proc").glob("[0-9]*") if pids is None else (Path(f"/proc/{pid}") for pid in pids)
+    for process in processes:
         try:
             used.update(int(inode) for inode in _MAPPED.findall((process / "maps").read_text()))
             for handle in (process / "fd").iterdir():

@@ -54,8 +54,8 @@ class RealRun:
     def __init__(self, run_dir: Path, overrides: dict[str, Any], log: Path, temp: Path | None = None):
         self.run_dir, self.log = run_dir, log
         self.temp = temp or Path(tempfile.mkdtemp(prefix="e2e", dir="/tmp"))  # short: socket names live in it
-        self.started = time.time()
         self._seen: set[psutil.Process] = set()
+        self.shared_memory: set[int] = set()  # inodes of what its processes were seen to hold
         self._ports: set[int] = set()
         keys = {**SHORT, "sdar.run_dir": run_dir, **overrides}
         if (env := overrides.get("env", "alfworld")) != "alfworld":
@@ -88,6 +88,7 @@ class RealRun:
             except psutil.NoSuchProcess:
                 pass
         self._seen |= found
+        self.shared_memory |= leftovers.in_use(process.pid for process in found)
         return {process for process in found if _alive(process)}
 
     def named(self, part: str) -> list[psutil.Process]:
@@ -127,8 +128,8 @@ class RealRun:
         found += [f"port {port}" for port in sorted(self._ports & open_ports)]
         if self.temp.exists():
             found += [f"temp {path.name}" for path in self.temp.iterdir()]
-        fresh = [name for name, status in leftovers.unused().items() if status.st_mtime >= self.started]
-        return found + [f"shared memory {name}" for name in fresh]
+        held = [name for name, status in leftovers.unused().items() if status.st_ino in self.shared_memory]
+        return found + [f"shared memory {name}" for name in held]
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
