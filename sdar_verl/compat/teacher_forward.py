@@ -64,8 +64,7 @@ class TeacherForward:
             {
                 "temperature": data["temperature"],
                 "use_remove_padding": tu.get_non_tensor_data(data=data, key="use_remove_padding", default=True),
-                "distillation_use_topk": True,  # verl then hands the logits over
-                "distillation_only": True,  # and computes nothing else from them
+                "distillation_use_topk": True,  # so verl refuses what would move positions
             },
         )
         at = sampled_positions(prompts, data["teacher_mask"])
@@ -76,25 +75,28 @@ class TeacherForward:
 
 
 def _forward(engine: Any, batch: Any, at: torch.Tensor) -> torch.Tensor:
-    """Tempered logits of `engine`'s model at the packed positions `at`, in evaluation mode."""
-    found = []
+    """Tempered logits ``(len(at), V)`` of `engine`'s model at the packed positions `at` alone, in evaluation mode.
 
-    def take(student_logits: torch.Tensor, data: Any) -> dict[str, torch.Tensor]:
-        found.append(student_logits.squeeze(0)[at])
-        return {}
-
+    The prompts are most of the tokens here, and their logits would be most of the memory: they are never formed.
+    """
     module = engine.module
+    inputs, _ = engine.prepare_model_inputs(micro_batch=batch)
+    starts = batch["input_ids"].offsets()
+    row = torch.searchsorted(starts, at, right=True) - 1
+    packed = inputs["input_ids"].shape[0] == 1
+    column = at if packed else at - starts[row]
+    kept, place = column.unique(return_inverse=True)
     training = module.training
     module.eval()
     try:
-        inputs, arguments = engine.prepare_model_inputs(micro_batch=batch)
-        output = module(**inputs, use_cache=False)
-        engine.prepare_model_outputs(
-            output=output, output_args=arguments, micro_batch=batch, logits_processor_func=take
-        )
+        logits = module(**inputs, use_cache=False, logits_to_keep=kept).logits
     finally:
         module.train(training)
-    return found[0]
+    if logits.shape[1] != len(kept):  # a model that takes no notice of it
+        logits = logits[:, kept]
+    found = logits[torch.zeros_like(row) if packed else row, place]
+    temperature = torch.as_tensor(batch["temperature"], device=found.device, dtype=found.dtype)  # as verl's division
+    return found.div_(temperature.expand(len(starts) - 1)[row].unsqueeze(-1))
 
 
 def sampled_positions(prompts: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

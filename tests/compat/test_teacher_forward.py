@@ -1,8 +1,12 @@
 """Where in a packed micro-batch the sampled tokens are predicted, and what is compared there."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from verl.utils import tensordict_utils as tu
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from sdar_verl.compat.teacher_forward import TeacherForward, sampled_positions
 from sdar_verl.core import DistillationConfig
@@ -24,19 +28,17 @@ def test_a_position_predicts_the_token_after_it():
 
 
 class Engine:
-    """Stands in for verl's: logits are a table looked up by token, handed over packed."""
+    """Stands in for verl's: logits are a table looked up by token, packed."""
 
     def __init__(self, table):
         self.module = torch.nn.Embedding.from_pretrained(table)
-        self.module.forward = lambda input_ids, use_cache: torch.nn.functional.embedding(input_ids, table)
+        self.module.forward = lambda input_ids, use_cache, logits_to_keep: SimpleNamespace(
+            logits=torch.nn.functional.embedding(input_ids[:, logits_to_keep], table)
+        )
 
     def prepare_model_inputs(self, micro_batch):
-        return {"input_ids": micro_batch["input_ids"].values()}, {}
-
-    def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):
-        assert not self.module.training
-        assert tu.get_non_tensor_data(data=micro_batch, key="distillation_only", default=False)
-        logits_processor_func(student_logits=output.unsqueeze(0), data=micro_batch)
+        assert not micro_batch["input_ids"].requires_grad
+        return {"input_ids": micro_batch["input_ids"].values().unsqueeze(0)}, {}
 
 
 def micro_batch(masks):
@@ -46,7 +48,7 @@ def micro_batch(masks):
         "responses": nested([[2, 3, 1], [4, 0]]),
         "teacher_mask": nested(masks),
     }
-    return tu.get_tensordict(tensors, {"temperature": 0.7, "use_remove_padding": False})
+    return tu.get_tensordict(tensors, {"temperature": 1.0, "use_remove_padding": False})
 
 
 @pytest.mark.parametrize("masks", [[[1, 0, 1], [1, 1]], [[0, 0, 0], [0, 0]]], ids=["sampled", "padding alone"])
@@ -92,3 +94,41 @@ def test_a_trust_region_mixes_the_logits(mix):
     mixed = (1 - mix) * frozen + mix * policy
     expected = distribution_divergence(student[[2, 3, 3, 4]], mixed[[7, 3, 5, 4]], 0.0)
     torch.testing.assert_close(found[[1, 3, 5, 6]], expected)
+
+
+class ModelEngine:
+    """verl's own inputs, packed or padded, for a small model; remembers how many logits that formed."""
+
+    pad_to_length = 0
+    use_ulysses_sp = False
+    prepare_model_inputs = FSDPEngineWithLMHead.prepare_model_inputs
+    _get_packed_pad_size = FSDPEngineWithLMHead._get_packed_pad_size
+
+    def __init__(self, module):
+        self.module, self.rows = module, []
+        module.lm_head.register_forward_pre_hook(lambda _, args: self.rows.append(args[0].shape[:2].numel()))
+
+
+@pytest.mark.parametrize("temperature", [1.0, torch.tensor([0.5, 2.0])], ids=["one", "each its own"])
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_logits_are_formed_where_they_are_needed_alone(packed, temperature):
+    """The same as each row by itself, whatever stands beside it and however verl lays the rows out."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen2Config(vocab_size=8, intermediate_size=16, **shape)
+    model = Qwen2ForCausalLM(config).double().eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(50)
+    engine = ModelEngine(model)
+    data = micro_batch([[1, 0, 1], [1, 1]])
+    if isinstance(temperature, torch.Tensor):
+        data["temperature"] = temperature
+    tu.assign_non_tensor(data, use_remove_padding=packed)
+    found = TeacherForward(engine, DistillationConfig(divergence="full"))._teacher_logits(data)
+    assert engine.rows == [4 if packed else 2 * 3]  # padded: the columns that any row needs, in both rows
+    expected = []
+    for row, (prompt, answer, at) in enumerate([([5, 6, 7], [2, 3, 1], [2, 4]), ([6, 4, 4, 5], [4, 0], [3, 4])]):
+        logits = model(torch.tensor([prompt + answer])).logits[0, at]
+        expected.append(logits / (1.0 if isinstance(temperature, float) else temperature[row]))
+    torch.testing.assert_close(found, torch.cat(expected))
+    assert expected[0].std() > 0.1, "the logits are all alike: this test could not fail"
