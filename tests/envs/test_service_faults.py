@@ -92,7 +92,8 @@ def test_an_episode_fails_when_its_connection_does_not_come_back(service):
 
 def test_a_killed_service_takes_its_own_episodes_with_it_and_no_others():
     async def play():
-        with ServiceProcess("--workers", "1") as one, ServiceProcess("--workers", "1") as two:
+        places = ("--workers", "1", "--envs-per-worker", "8")
+        with ServiceProcess(*places) as one, ServiceProcess(*places) as two:
             async with remote(one.url, two.url) as pool:
                 sessions = [pool.session() for _ in range(8)]
                 infos = [(await s.reset(task(str(i % 4))))[1] for i, s in enumerate(sessions)]
@@ -115,13 +116,11 @@ def test_a_killed_service_takes_its_own_episodes_with_it_and_no_others():
                     async with pool.session() as session:
                         _, info = await asyncio.wait_for(session.reset(task(str(number % 4))), 5)
                         assert {pid_of(info)} == workers - {victim}
-                with ServiceProcess("--workers", "1", port=killed.port):  # replaced under the same address
-                    used: set[int] = set()
-                    deadline = time.monotonic() + 60
-                    while len(used) < 2 and time.monotonic() < deadline:  # a dead endpoint is tried again at times
-                        for session in sessions:
-                            used.add(pid_of((await session.reset(task("1")))[1]))
-                        await asyncio.sleep(0.1)
+                with ServiceProcess(*places, port=killed.port):  # replaced under the same address
+                    await asyncio.sleep(2.5)  # longer than a dead endpoint is left alone
+                    # twice as many episodes as one has places for: a service that knows a task already comes first
+                    everyone = sessions + [pool.session() for _ in range(8)]
+                    used = {pid_of((await asyncio.wait_for(s.reset(task()), 60))[1]) for s in everyone}
                     assert len(used) == 2
 
     asyncio.run(play())
