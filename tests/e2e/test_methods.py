@@ -48,11 +48,18 @@ def distribution(network, tokenizer, prompt, response, temperature):
     return (logits.double() / temperature).softmax(-1)
 
 
-def test_gigpo_on_rloo(train):
-    """The advantages that verl trained on are those of the recorded rewards; the shipped model earns different ones."""
+def test_gigpo_on_rloo_with_the_filter_of_dapo(train):
+    """The advantages that verl trained on are those of the recorded rewards; the shipped model earns different ones.
+
+    Groups that won all or lost all are replaced by others, whose episodes are recorded in the same step.
+    """
     run, data = train_with(train, "gigpo", {
         "method": "gigpo",
         "algorithm.adv_estimator": "rloo",
+        "algorithm.filter_groups.enable": "true",
+        "algorithm.filter_groups.metric": "acc",
+        "actor_rollout_ref.actor.clip_ratio_high": 0.28,
+        "actor_rollout_ref.actor.loss_agg_mode": "token-mean",
         "sdar.step_groups.weight": 1e-9,
         "actor_rollout_ref.model.path": WEIGHTS,
         "actor_rollout_ref.actor.optim.lr": 1e-6,
@@ -67,17 +74,23 @@ def test_gigpo_on_rloo(train):
     })  # fmt: skip
     assert data["step_groups/size_mean"] > 1.0
     assert not any(name.startswith("sdar/") for name in data)
-    rewards = defaultdict(lambda: defaultdict(list))
+    groups = defaultdict(lambda: defaultdict(list))
     for episode in read_records(run.run_dir / "episodes/train.jsonl", EpisodeRecord):
-        rewards[episode.step][episode.uid].append(episode.reward)
-    largest = []
+        groups[episode.step][episode.uid].append(episode)
     for line in run.lines("metrics.jsonl"):
-        groups = rewards[line["step"]].values()
-        expected = [reward - (sum(group) - reward) / (len(group) - 1) for group in groups for reward in group]
-        assert line["data"]["critic/advantages/max"] == pytest.approx(max(expected), abs=1e-4)
-        assert line["data"]["critic/advantages/min"] == pytest.approx(min(expected), abs=1e-4)
-        largest.append(max(expected))
-    assert max(largest) > 0, "all episodes of a group earned the same: this test could not fail"
+        played, found = groups[line["step"]].values(), line["data"]
+        evicted = found.get("training/filter_groups/evicted_samples", 0)
+        unused = evicted + found.get("training/filter_groups/discarded_surplus_samples", 0)
+        decided = [group for group in played if len({episode.won for episode in group}) == 1]
+        assert found["episode/count"] == 24 and len(played) == 4 + unused
+        assert evicted <= len(decided) <= unused
+        possible = []
+        for group in (group for group in played if group not in decided):
+            total = sum(episode.reward for episode in group)
+            possible += [e.reward - (total - e.reward) / (len(group) - 1) for e in group]
+        for end in ("max", "min"):
+            assert min(abs(found[f"critic/advantages/{end}"] - value) for value in possible) < 1e-4
+        assert found["critic/advantages/max"] > 1 and found["critic/advantages/min"] < 0
 
 
 def test_grpo_opsd_on_ppo_distils_every_token_alike_on_webshop(train, catalogue, reader):
