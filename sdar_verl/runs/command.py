@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*")
 
 
 def training(overrides: Iterable[str]) -> list[str]:
@@ -13,7 +16,7 @@ def training(overrides: Iterable[str]) -> list[str]:
 
 
 def assignments(settings: Mapping[str, object]) -> list[str]:
-    """Each setting as a Hydra override; paths in quotes, so that spaces, commas and equal signs stay what they are."""
+    """Each setting as a Hydra override; texts in quotes, so that spaces, commas and equal signs stay what they are."""
     return [f"{key}={_quoted(value)}" for key, value in settings.items()]
 
 
@@ -31,6 +34,6 @@ def seeds(seed: int) -> dict[str, object]:
 
 
 def _quoted(value: object) -> str:
-    if isinstance(value, Path):
+    if isinstance(value, str | Path) and not _PLAIN.fullmatch(str(value)):
         return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
     return str(value)

@@ -1,0 +1,214 @@
+"""Run folders as arms: which runs are the same but for their seed, and what makes a comparison doubtful."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdar_verl.compare import state
+from sdar_verl.report.origin import flat, is_place
+from sdar_verl.report.run import METRICS, VALIDATION, ReportError, Run, load_runs
+from sdar_verl.runs.command import seeds as seed_settings
+
+_SEEDS = {key.lstrip("+") for key in seed_settings(0)}
+_DERIVED = {"actor_rollout_ref.actor.calculate_entropy"}  # a run turns it on where its gate needs it
+
+
+@dataclass
+class ArmRuns:
+    """The runs of one arm.
+
+    Attributes:
+        name: of the arm.
+        runs: by seed, in ascending order.
+        changes: configuration keys that the arm is about; None where nobody wrote them down.
+        seconds: by seed, wall time of the whole run, where it was measured.
+    """
+
+    name: str
+    runs: dict[int, Run]
+    changes: frozenset[str] | None = None
+    seconds: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class Comparison:
+    """Arms that may stand side by side.
+
+    Attributes:
+        arms: the first is the one that the others are compared with.
+        about: what is asked, if anybody said.
+        warnings: what makes the comparison doubtful, in plain words.
+        pending: runs of a comparison that have nothing to show yet.
+    """
+
+    arms: list[ArmRuns]
+    about: str = ""
+    warnings: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, arm by arm."""
+        return [run for arm in self.arms for run in arm.runs.values()]
+
+
+def load(targets: Sequence[str], baseline: str | None = None) -> Comparison:
+    """Read run folders and comparison folders.
+
+    Args:
+        targets: each a folder that `sdar compare run` made, a run folder, or ``NAME=FOLDER`` to say of which arm a run
+            is. Runs that name no arm are of one arm when their configurations differ in seeds and places only.
+        baseline: name of the arm to compare with; None takes that of the comparison's file, or the first.
+
+    Raises:
+        ReportError: nothing to read, an arm has a seed twice, or the baseline is none of the arms.
+        PanelError: the runs were evaluated on different panels; the message says which.
+    """
+    found = Comparison([])
+    entries: list[tuple[Path, dict[str, Any]]] = []
+    for target in targets:
+        folder, name = _split(target)
+        if name is None and (folder / state.FILE).is_file():
+            saved = state.read(folder)
+            found.about, baseline = found.about or saved.about, baseline or saved.baseline
+            entries += _of_sweep(folder, saved, found.pending)
+        else:
+            own = _arm_file(folder)
+            entries.append((folder, own | ({"arm": name} if name else {})))
+    if not entries:
+        waiting = f"; these have not: {', '.join(found.pending)}" if found.pending else ""
+        raise ReportError(f"none of the runs has measured anything yet{waiting}")
+    runs = load_runs([folder for folder, _ in entries], tokens=False)
+    found.arms = _grouped(runs, [own for _, own in entries])
+    names = [arm.name for arm in found.arms]
+    if baseline is not None and baseline not in names:
+        if baseline not in {own.partition(",")[0] for own in found.pending}:
+            raise ReportError(f"there is no arm {baseline!r} to compare with; arms: {', '.join(names)}")
+        found.warnings.append(f"{baseline}, the arm to compare with, has no run yet; {names[0]} stands in for it")
+        baseline = None
+    found.arms.sort(key=lambda arm: arm.name != (baseline or names[0]))
+    found.warnings += doubts(found)
+    return found
+
+
+def doubts(found: Comparison) -> list[str]:
+    """In what the runs differ beside what their arms are about: data, versions, settings; and numbers of seeds."""
+    manifests = {run.name: run.manifest for run in found.runs if run.manifest is not None}
+    lines = [f"{what} differ between the runs: {text}" for what, text in _differences(manifests)]
+    lines += [f"{run.name}: {warning}" for run in found.runs for warning in run.warnings]
+    configs = {id(run): _config(run) for run in found.runs}
+    for arm in found.arms:
+        own = [configs[id(run)] for run in arm.runs.values() if configs[id(run)]]
+        if keys := _differing(own):
+            lines.append(f"the runs of {arm.name} differ in more than their seed: {_some(keys)}")
+    first, *others = found.arms
+    for arm in others:
+        if first.changes is None or arm.changes is None:
+            continue
+        pair = [configs[id(next(iter(own.runs.values())))] for own in (first, arm)]
+        if all(pair) and (keys := sorted(set(_differing(pair)) - first.changes - arm.changes)):
+            lines.append(f"{arm.name} and {first.name} differ in settings that neither of them is about: {_some(keys)}")
+    seeds = {arm.name: sorted(arm.runs) for arm in found.arms}
+    if len({tuple(own) for own in seeds.values()}) > 1:
+        lines.append("the arms have different seeds: " + "; ".join(f"{n}: {_numbers(s)}" for n, s in seeds.items()))
+    return lines
+
+
+def _differences(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    kinds = {
+        "data": lambda m: m.get("data") or {},
+        "package versions": lambda m: (m.get("packages") or {}) | {"python": m.get("python")},
+        "commits": lambda m: {"commit": (m.get("git") or {}).get("commit")},
+    }
+    for kind, of in kinds.items():
+        facts = {name: of(manifest) for name, manifest in manifests.items()}
+        for key in sorted({key for own in facts.values() for key in own}):
+            by_value: dict[str, list[str]] = {}
+            for name, own in facts.items():
+                by_value.setdefault(str(own.get(key, "none"))[:12], []).append(name)
+            if len(by_value) > 1:
+                yield kind, f"{key} is " + ", ".join(f"{v} in {_some(names)}" for v, names in by_value.items())
+    if changed := [name for name, m in manifests.items() if (m.get("git") or {}).get("changed")]:
+        yield "uncommitted changes", f"in {_some(changed)} tracked files were changed, so the commit does not say all"
+
+
+def _grouped(runs: Sequence[Run], labels: Sequence[Mapping[str, Any]]) -> list[ArmRuns]:
+    arms: dict[str, ArmRuns] = {}
+    kinds: dict[str, str] = {}  # configuration to name, of runs without a label
+    for run, label in zip(runs, labels, strict=True):
+        name = label.get("arm") or _derived_name(run, kinds, arms)
+        seed = label.get("seed", _seed(run))
+        arm = arms.setdefault(name, ArmRuns(name, {}))
+        if seed in arm.runs:
+            raise ReportError(
+                f"{arm.runs[seed].name} and {run.name} are both of arm {name} with seed {seed}; leave one of them out, "
+                "or give one another arm: NAME=FOLDER"
+            )
+        arm.runs[seed] = run
+        if "changes" in label:
+            arm.changes = (arm.changes or frozenset()) | frozenset(label["changes"]) | _DERIVED
+        if label.get("seconds"):
+            arm.seconds[seed] = label["seconds"]
+    for arm in arms.values():
+        arm.runs = dict(sorted(arm.runs.items()))
+    return list(arms.values())
+
+
+def _derived_name(run: Run, kinds: dict[str, str], arms: Mapping[str, ArmRuns]) -> str:
+    config = json.dumps(_config(run), sort_keys=True) if _config(run) else run.name
+    if config not in kinds:
+        method = str((run.manifest or {}).get("method") or run.name)
+        kinds[config] = run.name if method in arms or method in kinds.values() else method
+    return kinds[config]
+
+
+def _config(run: Run) -> dict[str, str]:
+    own = flat((run.manifest or {}).get("config") or {})
+    return {key: value for key, value in own if key not in _SEEDS and not is_place(key)}
+
+
+def _differing(configs: Sequence[Mapping[str, str]]) -> list[str]:
+    keys = {key for own in configs for key in own}
+    return sorted(key for key in keys if len({own.get(key, "absent") for own in configs}) > 1)
+
+
+def _seed(run: Run) -> int:
+    """The run's seed as its manifest tells; 0 where it does not."""
+    seeds = (run.manifest or {}).get("seeds") or {}
+    return int(seeds.get("data", next(iter(seeds.values()), 0)))
+
+
+def _of_sweep(folder: Path, saved: state.SweepState, pending: list[str]) -> list[tuple[Path, dict[str, Any]]]:
+    entries = []
+    for place, own in saved.runs.items():
+        run = folder / place
+        if not any((run / file).is_file() and (run / file).stat().st_size for file in (METRICS, VALIDATION)):
+            pending.append(f"{own.arm}, seed {own.seed} ({own.reason or own.status})")
+            continue
+        entries.append((run, _arm_file(run) | {"arm": own.arm, "seed": own.seed, "seconds": own.seconds}))
+    return entries
+
+
+def _arm_file(run: Path) -> dict[str, Any]:
+    path = run / state.ARM_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _split(target: str) -> tuple[Path, str | None]:
+    """``NAME=FOLDER`` unless there is a folder of that very name."""
+    name, sign, folder = target.partition("=")
+    if not sign or Path(target).exists():
+        return Path(target), None
+    return Path(folder), name
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _some(names: Sequence[str], limit: int = 6) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
