@@ -48,7 +48,7 @@ class Comparison:
     arms: list[ArmRuns]
     about: str = ""
     warnings: list[str] = field(default_factory=list)
-    pending: list[str] = field(default_factory=list)
+    pending: list[state.RunState] = field(default_factory=list)
 
     @property
     def runs(self) -> list[Run]:
@@ -71,7 +71,7 @@ def load(targets: Sequence[str], baseline: str | None = None) -> Comparison:
     found = Comparison([])
     entries: list[tuple[Path, dict[str, Any]]] = []
     for target in targets:
-        folder, name = _split(target)
+        folder, name = split_target(target)
         if name is None and (folder / state.FILE).is_file():
             saved = state.read(folder)
             found.about, baseline = found.about or saved.about, baseline or saved.baseline
@@ -80,13 +80,13 @@ def load(targets: Sequence[str], baseline: str | None = None) -> Comparison:
             own = _arm_file(folder)
             entries.append((folder, own | ({"arm": name} if name else {})))
     if not entries:
-        waiting = f"; these have not: {', '.join(found.pending)}" if found.pending else ""
-        raise ReportError(f"none of the runs has measured anything yet{waiting}")
+        why = {f"{own.status}{': ' + own.reason if own.reason else ''}" for own in found.pending}
+        raise ReportError(f"none of the {len(found.pending)} runs has measured anything yet ({'; '.join(sorted(why))})")
     runs = load_runs([folder for folder, _ in entries], tokens=False)
     found.arms = _grouped(runs, [own for _, own in entries])
     names = [arm.name for arm in found.arms]
     if baseline is not None and baseline not in names:
-        if baseline not in {own.partition(",")[0] for own in found.pending}:
+        if baseline not in {own.arm for own in found.pending}:
             raise ReportError(f"there is no arm {baseline!r} to compare with; arms: {', '.join(names)}")
         found.warnings.append(f"{baseline}, the arm to compare with, has no run yet; {names[0]} stands in for it")
         baseline = None
@@ -182,12 +182,14 @@ def _seed(run: Run) -> int:
     return int(seeds.get("data", next(iter(seeds.values()), 0)))
 
 
-def _of_sweep(folder: Path, saved: state.SweepState, pending: list[str]) -> list[tuple[Path, dict[str, Any]]]:
+def _of_sweep(
+    folder: Path, saved: state.SweepState, pending: list[state.RunState]
+) -> list[tuple[Path, dict[str, Any]]]:
     entries = []
     for place, own in saved.runs.items():
         run = folder / place
         if not any((run / file).is_file() and (run / file).stat().st_size for file in (METRICS, VALIDATION)):
-            pending.append(f"{own.arm}, seed {own.seed} ({own.reason or own.status})")
+            pending.append(own)
             continue
         entries.append((run, _arm_file(run) | {"arm": own.arm, "seed": own.seed, "seconds": own.seconds}))
     return entries
@@ -198,7 +200,7 @@ def _arm_file(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _split(target: str) -> tuple[Path, str | None]:
+def split_target(target: str) -> tuple[Path, str | None]:
     """``NAME=FOLDER`` unless there is a folder of that very name."""
     name, sign, folder = target.partition("=")
     if not sign or Path(target).exists():

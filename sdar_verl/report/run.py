@@ -105,7 +105,7 @@ def load_runs(paths: Sequence[Path | str], *, tokens: bool = True) -> list[Run]:
         raise ReportError("the same run folder was named twice")
     runs = [load_run(folder, name, tokens=tokens) for folder, name in zip(folders, _short_names(folders), strict=True)]
     _require_one_panel([run for run in runs if run.panel is not None])
-    if len(runs) > 1 and len(with_panel) < len(runs):
+    if len(runs) > 1 and any(run.panel is None for run in runs):
         missing = ", ".join(run.name for run in runs if run.panel is None)
         raise ReportError(f"no {PANEL} in {missing}: without it nobody can tell whether the runs may be compared")
     return runs
