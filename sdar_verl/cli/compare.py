@@ -65,6 +65,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the page goes; default: the one folder named")
     parser.add_argument("--baseline", metavar="ARM", help="arm that the others are compared with; default: the first")
+    parser.add_argument("--only", action="append", default=[], metavar="ARM", help="show this arm; may be repeated")
     parser.add_argument("--last-k", type=positive, default=3, metavar="K", help="evaluations averaged (%(default)s)")
     parser.add_argument("--price", type=float, metavar="P", help="of an hour of the machine, for the cost of the runs")
     parser.add_argument("--title", default="SDAR comparison", help="heading of the page")
@@ -92,9 +93,11 @@ def run(args: argparse.Namespace) -> int:
                 say(shlex.join(overrides(sweep, out, arm, seed)))
             return 0
         found = run_sweep(sweep, out, say=say, stop_on_failure=args.stop_on_failure)
-        failed = failures(found)
-        if any(own.done for own in found.runs.values()):
-            say(f"page: {build_comparison([str(out)], out)}")
+        failed, names = failures(found), [arm.name for arm in sweep.arms]
+        if any(own.done and own.arm in names for own in found.runs.values()):
+            folder = out / sweep_file(args).stem if sweep_file(args) else out  # other files may share the runs
+            page = build_comparison([str(out)], folder, baseline=sweep.baseline, only=names, about=sweep.about)
+            say(f"page: {page}")
     except (SdarError, EnvError) as error:
         print(f"sdar compare: {error}", file=sys.stderr)
         return 1
@@ -122,6 +125,7 @@ def report(args: argparse.Namespace) -> int:
             args.runs,
             args.out or split_target(args.runs[0])[0],
             baseline=args.baseline,
+            only=args.only,
             last_k=args.last_k,
             price=args.price,
             title=args.title,

@@ -56,16 +56,17 @@ class Comparison:
         return [run for arm in self.arms for run in arm.runs.values()]
 
 
-def load(targets: Sequence[str], baseline: str | None = None) -> Comparison:
+def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str] = ()) -> Comparison:
     """Read run folders and comparison folders.
 
     Args:
         targets: each a folder that `sdar compare run` made, a run folder, or ``NAME=FOLDER`` to say of which arm a run
             is. Runs that name no arm are of one arm when their configurations differ in seeds and places only.
         baseline: name of the arm to compare with; None takes that of the comparison's file, or the first.
+        only: names of the arms to show; empty for all.
 
     Raises:
-        ReportError: nothing to read, an arm has a seed twice, or the baseline is none of the arms.
+        ReportError: nothing to read, an arm has a seed twice, or the baseline or one of `only` is no arm.
         PanelError: the runs were evaluated on different panels; the message says which.
     """
     found = Comparison([])
@@ -79,11 +80,14 @@ def load(targets: Sequence[str], baseline: str | None = None) -> Comparison:
         else:
             own = _arm_file(folder)
             entries.append((folder, own | ({"arm": name} if name else {})))
+    if only:  # before anything else is read of the others
+        entries = [(folder, own) for folder, own in entries if own.get("arm", only[0]) in only]
     if not entries:
         why = {f"{own.status}{': ' + own.reason if own.reason else ''}" for own in found.pending}
         raise ReportError(f"none of the {len(found.pending)} runs has measured anything yet ({'; '.join(sorted(why))})")
     runs = load_runs([folder for folder, _ in entries], tokens=False)
     found.arms = _grouped(runs, [own for _, own in entries])
+    _choose(found, only)
     names = [arm.name for arm in found.arms]
     if baseline is not None and baseline not in names:
         if baseline not in {own.arm for own in found.pending}:
@@ -93,6 +97,15 @@ def load(targets: Sequence[str], baseline: str | None = None) -> Comparison:
     found.arms.sort(key=lambda arm: arm.name != (baseline or names[0]))
     found.warnings += doubts(found)
     return found
+
+
+def _choose(found: Comparison, only: Sequence[str]) -> None:
+    known = {arm.name for arm in found.arms} | {own.arm for own in found.pending}
+    if unknown := [name for name in only if name not in known]:
+        raise ReportError(f"there is no arm {unknown[0]!r}; arms: {', '.join(sorted(known))}")
+    if only:
+        found.arms = [arm for arm in found.arms if arm.name in only]
+        found.pending = [own for own in found.pending if own.arm in only]
 
 
 def doubts(found: Comparison) -> list[str]:

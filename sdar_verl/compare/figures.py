@@ -19,6 +19,7 @@ from sdar_verl.report.style import COLOURS, STYLE, axes_row, lone
 from sdar_verl.report.timing import mean_phases, total_minutes
 
 _DASHES = ("-", "--", ":")
+_TICKS = 16  # as many evaluated steps can be named below the axis
 
 
 def learning_curves(found: Comparison) -> Figure | None:
@@ -40,6 +41,9 @@ def learning_curves(found: Comparison) -> Figure | None:
             for steps, values in series:
                 axes.plot(steps, values, color=look[0], linestyle=look[1], alpha=0.25, linewidth=1)
             _curve(axes, *bands(series), arm.name, look)
+        evaluated = sorted({step for run in found.runs for step in run.validation})
+        if len(evaluated) <= _TICKS:
+            axes.set_xticks(evaluated)
         success_axes(axes, "Success on the panel over training steps")
         axes.legend(loc="best", fontsize=9)
     return figure

@@ -11,7 +11,7 @@ from pathlib import Path
 from sdar_verl.compare import figures, tables, words
 from sdar_verl.compare.arms import Comparison, load
 from sdar_verl.compare.numbers import Against, equal_steps, equal_time, milestone_values, training_seconds
-from sdar_verl.compare.table import Table
+from sdar_verl.compare.table import Table, plain
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.paired import mean_interval
@@ -38,8 +38,8 @@ class _Shown:
         found, k = self.found, self.k
         return {
             "success": tables.milestones_table(found, k),
-            "steps": tables.difference_table("Differences at equal steps", self.steps),
-            "time": tables.difference_table("Differences at equal training time", self.time),
+            "steps": tables.difference_table("Differences at equal steps", self.steps, k),
+            "time": tables.difference_table("Differences at equal training time", self.time, k),
             "types": tables.type_table(found, k),
             "signals": tables.signal_table(found),
             "cost": tables.cost_table(found, self.price),
@@ -60,9 +60,11 @@ def build_comparison(
     out: Path | str,
     *,
     baseline: str | None = None,
+    only: Sequence[str] = (),
     last_k: int = 3,
     price: float | None = None,
     title: str = "SDAR comparison",
+    about: str = "",
 ) -> Path:
     """Read the runs and write ``compare.html``, ``compare.md``, ``evaluations.csv`` and ``plots/*.png`` into `out`.
 
@@ -70,9 +72,11 @@ def build_comparison(
         targets: as `sdar_verl.compare.arms.load` takes them.
         out: folder of the page; made if missing.
         baseline: arm that the others are compared with.
+        only: arms to show; empty for all.
         last_k: how many of the last evaluations are averaged.
         price: of an hour of the machine, in any currency; None leaves the cost out.
         title: heading of the page.
+        about: what is asked; empty takes the words of the comparison's file.
 
     Returns:
         Path of the page.
@@ -82,7 +86,8 @@ def build_comparison(
     """
     if price is not None and not 0 <= price < float("inf"):
         raise ConfigError(f"--price {price:g} must be a finite number from 0")
-    found = load(targets, baseline)
+    found = load(targets, baseline, only)
+    found.about = about or found.about
     shown = _Shown(found, equal_steps(found, last_k), equal_time(found, last_k), last_k, price)
     out = Path(out)
     write_atomic(out / PAGE, _page(shown, title, Plots(out / "plots", found)))
@@ -116,6 +121,7 @@ def _page(shown: _Shown, title: str, draw: Plots[Comparison]) -> str:
             table["cost"].html,
         ),
         _origin(found),
+        style="td small { white-space: nowrap; }\n",
     )
 
 
@@ -197,15 +203,15 @@ def _origin(found: Comparison) -> Html:
 def _markdown(shown: _Shown, title: str) -> str:
     found = shown.found
     panel = next((run.panel for run in found.runs if run.panel is not None), None)
-    parts = [f"# {title}\n"]
+    parts = [f"# {plain(title)}\n"]
     if found.about:
-        parts.append(f"{found.about}\n")
+        parts.append(f"{plain(found.about)}\n")
     if panel is not None:
         parts.append(f"Panel `{panel.short_hash}`: {len(panel)} tasks of {panel.env}/{panel.split}.\n")
     lines = [*shown.findings, words.caveat(found, shown.steps)]
-    parts.append("\n".join(f"- {line}" for line in lines if line) + "\n")
+    parts.append("\n".join(f"- {plain(line)}" for line in lines if line) + "\n")
     if shown.warnings:
-        parts.append("Look at this first:\n\n" + "\n".join(f"- {line}." for line in shown.warnings) + "\n")
+        parts.append("Look at this first:\n\n" + "\n".join(f"- {plain(line)}." for line in shown.warnings) + "\n")
     parts += [table.markdown for table in shown.tables().values()]
     parts += ["## How to read it\n", f"{words.METHOD}\n", f"{words.BEST}\n", words.EQUAL_TIME]
     return "\n".join(parts) + "\n"

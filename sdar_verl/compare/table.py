@@ -23,7 +23,7 @@ class Cell:
 
     @property
     def markdown(self) -> str:
-        return _plain(self.text) + (f" ({_plain(', '.join(self.notes))})" if self.notes else "")
+        return plain(self.text) + (f" ({plain(', '.join(self.notes))})" if self.notes else "")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Table:
 
     @property
     def markdown(self) -> str:
-        lines = [[part.markdown if isinstance(part, Cell) else _plain(part) for part in row] for row in self.rows]
+        lines = [[part.markdown if isinstance(part, Cell) else plain(part) for part in row] for row in self.rows]
         ruler = ["---", *(["---:"] * (len(self.head) - 1))]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in ([_plain(part) for part in self.head], ruler, *lines))
+        body = "\n".join(f"| {' | '.join(line)} |" for line in ([plain(part) for part in self.head], ruler, *lines))
         return f"## {self.title}\n\n{body if lines else 'Nothing was measured yet.'}\n"
 
 
-def _plain(text: str) -> str:
-    """Fit for a cell: no line breaks, and what Markdown or HTML would read is escaped."""
+def plain(text: str) -> str:
+    """Text as Markdown, also fit for a cell: no line breaks, and what Markdown or HTML would read is escaped."""
     return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", " ".join(str(text).split()))

@@ -36,9 +36,9 @@ def milestones_table(found: Comparison, k: int) -> Table:
     return Table("Success on the panel", ["arm", "before training", "last", "best", f"mean of last {k}"], rows)
 
 
-def difference_table(title: str, compared: Sequence[Against]) -> Table:
+def difference_table(title: str, compared: Sequence[Against], k: int) -> Table:
     """Paired differences in percentage points."""
-    head = ["difference", "last evaluation", "mean of the last ones", "paired t-test over seeds", "each seed", "at"]
+    head = ["difference", "last evaluation", f"mean of last {k}", "paired t-test over seeds", "each seed", "at"]
     rows = []
     for own in compared:
         gap = own.mean_last
@@ -164,8 +164,11 @@ def _number(values: Sequence[float], digits: int = 1) -> Cell | str:
 def _range(values: Sequence[float], shape: str) -> Cell | str:
     if not values:
         return NONE
-    notes = (f"{shape.format(min(values))} to {shape.format(max(values))}",) if len(values) > 1 else ()
-    return Cell(shape.format(fmean(values)), notes)
+
+    def shown(value: float) -> str:
+        return shape.format(value).replace("%", " %").replace("-", "\u2212")
+
+    return Cell(shown(fmean(values)), (f"{shown(min(values))} to {shown(max(values))}",) if len(values) > 1 else ())
 
 
 def _guards(arm: ArmRuns) -> dict[str, int]:

@@ -10,9 +10,10 @@ from sdar_verl.report.compare import signed
 
 METHOD = (
     "Differences are paired: the same seed and the same task in both arms. Their interval (95 %) is a crossed "
-    "bootstrap: seeds and tasks are drawn again with replacement, independently of each other, 10,000 times, and widened for few "
-    "seeds; it speaks of other seeds and other tasks. The paired t-test treats each seed's mean as one number and the "
-    "panel as given; it speaks of other seeds alone. With several arms its p-values are also adjusted (Holm)."
+    "bootstrap: seeds and tasks are drawn again with replacement, independently of each other, 10,000 times, and "
+    "widened for few seeds; it speaks of other seeds and other tasks. The paired t-test treats each seed's mean as one "
+    "number and the panel as given; it speaks of other seeds alone. With several arms its p-values are also adjusted "
+    "(Holm)."
 )
 ONE_SEED = (
     "There is one seed per arm, so the intervals cover the choice of tasks only, not the luck of a training: another "

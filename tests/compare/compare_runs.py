@@ -44,7 +44,9 @@ def make_comparison(
                 seed=100 * number + seed,
                 step_seconds=31.0 if distil else 25.0,
             )
-            edit_manifest(run, seeds={"data": seed}, method=name, **{"config.sdar.method": name, "config.data.seed": seed})
+            edit_manifest(
+                run, seeds={"data": seed}, method=name, **{"config.sdar.method": name, "config.data.seed": seed}
+            )
             _watch_signals(run, draw)
             write_arm(run, Arm(name, (f"method={name}",)), seed, ["sdar.method", "method.coef"])
             found.runs[place] = RunState(name, seed, "finished", 700.0 + 20 * seed)
