@@ -112,7 +112,15 @@ def doubts(found: Comparison) -> list[str]:
     """In what the runs differ beside what their arms are about: data, versions, settings; and numbers of seeds."""
     manifests = {run.name: run.manifest for run in found.runs if run.manifest is not None}
     lines = [f"{what} differ between the runs: {text}" for what, text in _differences(manifests)]
-    lines += [f"{run.name}: {warning}" for run in found.runs for warning in run.warnings]
+    if changed := [name for name, own in manifests.items() if (own.get("git") or {}).get("changed")]:
+        lines.append(
+            f"tracked files had changes that no commit holds, so the commit does not say all: {_some(changed)}"
+        )
+    same: dict[str, list[str]] = {}
+    for run in found.runs:
+        for warning in run.warnings:
+            same.setdefault(warning, []).append(run.name)
+    lines += [f"{_some(names)}: {warning}" for warning, names in same.items()]
     configs = {id(run): _config(run) for run in found.runs}
     for arm in found.arms:
         own = [configs[id(run)] for run in arm.runs.values() if configs[id(run)]]
@@ -145,8 +153,6 @@ def _differences(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
                 by_value.setdefault(str(own.get(key, "none"))[:12], []).append(name)
             if len(by_value) > 1:
                 yield kind, f"{key} is " + ", ".join(f"{v} in {_some(names)}" for v, names in by_value.items())
-    if changed := [name for name, m in manifests.items() if (m.get("git") or {}).get("changed")]:
-        yield "uncommitted changes", f"in {_some(changed)} tracked files were changed, so the commit does not say all"
 
 
 def _grouped(runs: Sequence[Run], labels: Sequence[Mapping[str, Any]]) -> list[ArmRuns]:

@@ -16,7 +16,7 @@ from sdar_verl.errors import ConfigError, SdarError
 from sdar_verl.methods import composed
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import load_plan
-from sdar_verl.report.origin import flat
+from sdar_verl.report.origin import flat, is_place
 from sdar_verl.runs import lab
 from sdar_verl.runs.command import assignments, seeds
 from sdar_verl.settings import Settings
@@ -88,7 +88,8 @@ def compose_arms(sweep: Sweep, out: Path) -> dict[str, ArmPlan]:
             )
         first = evaluated
         own = dict(flat(config))
-        changes = sorted(key for key in own.keys() | plain.keys() if own.get(key) != plain.get(key))
+        keys = sorted(key for key in own.keys() | plain.keys() if not is_place(key))
+        changes = [key for key in keys if own.get(key) != plain.get(key)]
         plans[arm.name] = ArmPlan(*_length(arm, config["trainer"]), tuple(changes))
     return plans
 
