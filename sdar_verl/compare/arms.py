@@ -75,7 +75,9 @@ def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str
         folder, name = split_target(target)
         if name is None and (folder / state.FILE).is_file():
             saved = state.read(folder)
-            found.about, baseline = found.about or saved.about, baseline or saved.baseline
+            found.about = found.about or saved.about
+            if not only or saved.baseline in only:
+                baseline = baseline or saved.baseline
             entries += _of_sweep(folder, saved, found.pending)
         else:
             own = _arm_file(folder)

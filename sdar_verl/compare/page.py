@@ -12,6 +12,7 @@ from sdar_verl.compare import figures, tables, words
 from sdar_verl.compare.arms import Comparison, load
 from sdar_verl.compare.numbers import Against, equal_steps, equal_time, milestone_values, training_seconds
 from sdar_verl.compare.table import Table, plain
+from sdar_verl.compare.tables import count
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.paired import mean_interval
@@ -127,7 +128,7 @@ def _page(shown: _Shown, title: str, draw: Plots[Comparison]) -> str:
 
 def _header(found: Comparison, title: str) -> Html:
     panel = next((run.panel for run in found.runs if run.panel is not None), None)
-    parts: list[object] = [f"{len(found.arms)} arms, {len(found.runs)} runs. "]
+    parts: list[object] = [f"{count(len(found.arms), 'arm')}, {count(len(found.runs), 'run')}. "]
     if panel is not None:
         parts += ["Panel ", tag("code", panel.short_hash), f": {len(panel)} tasks of {panel.env}/{panel.split}. "]
     return tag("header", tag("h1", title), tag("p", *parts), *([tag("p", found.about)] if found.about else []))

@@ -32,7 +32,7 @@ def milestones_table(found: Comparison, k: int) -> Table:
     for arm in found.arms:
         values = milestone_values(arm, k)
         cells = [_rate(arm, name, own, k) for name, own in values.items()]
-        rows.append([Cell(arm.name, (_count(len(arm.runs), "seed"),)), *cells])
+        rows.append([Cell(arm.name, (count(len(arm.runs), "seed"),)), *cells])
     return Table("Success on the panel", ["arm", "before training", "last", "best", f"mean of last {k}"], rows)
 
 
@@ -45,7 +45,7 @@ def difference_table(title: str, compared: Sequence[Against], k: int) -> Table:
         steps = [f"{step:.4g}" for step in own.steps]
         at = f"step {steps[0]}" if own.minutes is None else f"{own.minutes:.1f} min"
         notes = (f"steps {steps[0]} and {steps[1]}",) if own.minutes is not None else ()
-        seeds = f"{_count(gap.seeds, 'seed')}, {_count(gap.tasks, 'task')}"
+        seeds = f"{count(gap.seeds, 'seed')}, {count(gap.tasks, 'task')}"
         rows.append(
             [
                 Cell(f"{own.arm} \u2212 {own.baseline}", (seeds,)),
@@ -66,7 +66,7 @@ def type_table(found: Comparison, k: int) -> Table:
     counts = panel.type_counts if panel else {}
     rows = [
         [
-            Cell(name, (_count(counts[name], "task"),) if name in counts else ()),
+            Cell(name, (count(counts[name], "task"),) if name in counts else ()),
             *(_spread(own.get(name)) for own in values),
         ]
         for name in sorted({name for own in values for name in own})
@@ -181,5 +181,6 @@ def _guards(arm: ArmRuns) -> dict[str, int]:
     return counts
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
+    """``1 seed`` or ``3 seeds``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"

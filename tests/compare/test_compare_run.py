@@ -59,12 +59,24 @@ SWEEP = Sweep((Arm("grpo", ("method=grpo",)), Arm("sdar", ("method=sdar",))), (0
 
 
 def training(pause=0.0, saves="no", fails=None):
-    """Command lines of the stand-in; `pause` is between the steps of the arm sdar, and `fails` maps a run such as ``grpo/seed-0`` to the step at which it fails."""
+    """Command lines of the stand-in.
+
+    `pause` is between the steps of the arm sdar; `fails` maps a run such as ``grpo/seed-0`` to the step it fails at.
+    """
 
     def command(lines, run):
         assert f"sdar.run_dir='{run}'" in lines
         when = (fails or {}).get(f"{run.parent.name}/{run.name}", "")
-        return [sys.executable, "-c", TRAINING, str(run), str(STEPS), str(pause if run.parent.name == "sdar" else 0), saves, str(when)]
+        return [
+            sys.executable,
+            "-c",
+            TRAINING,
+            str(run),
+            str(STEPS),
+            str(pause if run.parent.name == "sdar" else 0),
+            saves,
+            str(when),
+        ]
 
     return command
 
