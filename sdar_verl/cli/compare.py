@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -80,32 +79,32 @@ def run(args: argparse.Namespace) -> int:
     from sdar_verl.compare.page import build_comparison
     from sdar_verl.compare.runner import failures, run_sweep
     from sdar_verl.errors import SdarError
+    from sdar_verl.stop_signals import terminate_like_ctrl_c
 
     say = partial(print, flush=True)
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sweep = sweep_of(args)
-        out = args.out or Path("runs") / (sweep_file(args).stem if sweep_file(args) else "compare")
+        sweep, file = sweep_of(args), sweep_file(args)
+        out = args.out or Path("runs") / (file.stem if file else "compare")
         if args.dry_run:
             plans = compose_arms(sweep, out.expanduser().absolute())
             for arm, seed in sweep.runs:
                 say(f"{arm.name}, seed {seed}, {plans[arm.name].steps} steps: sdar train", end=" ")
-                say(shlex.join(overrides(sweep, out, arm, seed)))
+                say(shlex.join(overrides(sweep, out.expanduser().absolute(), arm, seed)))
             return 0
-        found = run_sweep(sweep, out, say=say, stop_on_failure=args.stop_on_failure)
-        failed, names = failures(found), [arm.name for arm in sweep.arms]
-        if any(own.done and own.arm in names for own in found.runs.values()):
-            folder = out / sweep_file(args).stem if sweep_file(args) else out  # other files may share the runs
-            page = build_comparison([str(out)], folder, baseline=sweep.baseline, only=names, about=sweep.about)
-            say(f"page: {page}")
+        with terminate_like_ctrl_c():
+            found = run_sweep(sweep, out, say=say, stop_on_failure=args.stop_on_failure)
+            names = [arm.name for arm in sweep.arms]
+            if any(own.done and own.arm in names for own in found.runs.values()):
+                folder = out / file.stem if file else out  # other files may share the runs
+                page = build_comparison([str(out)], folder, baseline=sweep.baseline, only=names, about=sweep.about)
+                say(f"page: {page}")
     except (SdarError, EnvError) as error:
         print(f"sdar compare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("sdar compare: stopped; the same command goes on with the runs that are not finished", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    failed = failures(found, names)
     for line in failed:
         print(f"sdar compare: failed: {line}", file=sys.stderr)
     return 1 if failed else 0
@@ -189,7 +188,3 @@ def sweep_of(args: argparse.Namespace):
         lab=Lab() if args.lab else None,
         baseline=args.baseline or "",
     )
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(f"signal {number}")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdar_verl.compare import state
-from sdar_verl.report.origin import flat, is_place
+from sdar_verl.compare.doubts import doubts, settings_of
 from sdar_verl.report.run import METRICS, VALIDATION, ReportError, Run, load_runs
-from sdar_verl.runs.command import seeds as seed_settings
-
-_SEEDS = {key.lstrip("+") for key in seed_settings(0)}
-_DERIVED = {"actor_rollout_ref.actor.calculate_entropy"}  # a run turns it on where its gate needs it
 
 
 @dataclass
@@ -83,6 +79,9 @@ def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str
             own = _arm_file(folder)
             entries.append((folder, own | ({"arm": name} if name else {})))
     if only:  # before anything else is read of the others
+        labels = {own["arm"] for _, own in entries if "arm" in own} | {own.arm for own in found.pending}
+        if all("arm" in own for _, own in entries):
+            _require(only, labels)
         entries = [(folder, own) for folder, own in entries if own.get("arm", only[0]) in only]
     if not entries:
         why = {f"{own.status}{': ' + own.reason if own.reason else ''}" for own in found.pending}
@@ -101,60 +100,16 @@ def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str
     return found
 
 
-def _choose(found: Comparison, only: Sequence[str]) -> None:
-    known = {arm.name for arm in found.arms} | {own.arm for own in found.pending}
-    if unknown := [name for name in only if name not in known]:
+def _require(names: Sequence[str], known: set[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
         raise ReportError(f"there is no arm {unknown[0]!r}; arms: {', '.join(sorted(known))}")
+
+
+def _choose(found: Comparison, only: Sequence[str]) -> None:
+    _require(only, {arm.name for arm in found.arms} | {own.arm for own in found.pending})
     if only:
         found.arms = [arm for arm in found.arms if arm.name in only]
         found.pending = [own for own in found.pending if own.arm in only]
-
-
-def doubts(found: Comparison) -> list[str]:
-    """In what the runs differ beside what their arms are about: data, versions, settings; and numbers of seeds."""
-    manifests = {run.name: run.manifest for run in found.runs if run.manifest is not None}
-    lines = [f"{what} differ between the runs: {text}" for what, text in _differences(manifests)]
-    if changed := [name for name, own in manifests.items() if (own.get("git") or {}).get("changed")]:
-        lines.append(
-            f"tracked files had changes that no commit holds, so the commit does not say all: {_some(changed)}"
-        )
-    same: dict[str, list[str]] = {}
-    for run in found.runs:
-        for warning in run.warnings:
-            same.setdefault(warning, []).append(run.name)
-    lines += [f"{_some(names)}: {warning}" for warning, names in same.items()]
-    configs = {id(run): _config(run) for run in found.runs}
-    for arm in found.arms:
-        own = [configs[id(run)] for run in arm.runs.values() if configs[id(run)]]
-        if keys := _differing(own):
-            lines.append(f"the runs of {arm.name} differ in more than their seed: {_some(keys)}")
-    first, *others = found.arms
-    for arm in others:
-        if first.changes is None or arm.changes is None:
-            continue
-        pair = [configs[id(next(iter(own.runs.values())))] for own in (first, arm)]
-        if all(pair) and (keys := sorted(set(_differing(pair)) - first.changes - arm.changes)):
-            lines.append(f"{arm.name} and {first.name} differ in settings that neither of them is about: {_some(keys)}")
-    seeds = {arm.name: sorted(arm.runs) for arm in found.arms}
-    if len({tuple(own) for own in seeds.values()}) > 1:
-        lines.append("the arms have different seeds: " + "; ".join(f"{n}: {_numbers(s)}" for n, s in seeds.items()))
-    return lines
-
-
-def _differences(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    kinds = {
-        "data": lambda m: m.get("data") or {},
-        "package versions": lambda m: (m.get("packages") or {}) | {"python": m.get("python")},
-        "commits": lambda m: {"commit": (m.get("git") or {}).get("commit")},
-    }
-    for kind, of in kinds.items():
-        facts = {name: of(manifest) for name, manifest in manifests.items()}
-        for key in sorted({key for own in facts.values() for key in own}):
-            by_value: dict[str, list[str]] = {}
-            for name, own in facts.items():
-                by_value.setdefault(str(own.get(key, "none"))[:12], []).append(name)
-            if len(by_value) > 1:
-                yield kind, f"{key} is " + ", ".join(f"{v} in {_some(names)}" for v, names in by_value.items())
 
 
 def _grouped(runs: Sequence[Run], labels: Sequence[Mapping[str, Any]]) -> list[ArmRuns]:
@@ -171,7 +126,7 @@ def _grouped(runs: Sequence[Run], labels: Sequence[Mapping[str, Any]]) -> list[A
             )
         arm.runs[seed] = run
         if "changes" in label:
-            arm.changes = (arm.changes or frozenset()) | frozenset(label["changes"]) | _DERIVED
+            arm.changes = (arm.changes or frozenset()) | frozenset(label["changes"])
         if label.get("seconds"):
             arm.seconds[seed] = label["seconds"]
     for arm in arms.values():
@@ -180,21 +135,11 @@ def _grouped(runs: Sequence[Run], labels: Sequence[Mapping[str, Any]]) -> list[A
 
 
 def _derived_name(run: Run, kinds: dict[str, str], arms: Mapping[str, ArmRuns]) -> str:
-    config = json.dumps(_config(run), sort_keys=True) if _config(run) else run.name
+    config = json.dumps(settings_of(run), sort_keys=True) if settings_of(run) else run.name
     if config not in kinds:
         method = str((run.manifest or {}).get("method") or run.name)
         kinds[config] = run.name if method in arms or method in kinds.values() else method
     return kinds[config]
-
-
-def _config(run: Run) -> dict[str, str]:
-    own = flat((run.manifest or {}).get("config") or {})
-    return {key: value for key, value in own if key not in _SEEDS and not is_place(key)}
-
-
-def _differing(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    keys = {key for own in configs for key in own}
-    return sorted(key for key in keys if len({own.get(key, "absent") for own in configs}) > 1)
 
 
 def _seed(run: Run) -> int:
@@ -227,11 +172,3 @@ def split_target(target: str) -> tuple[Path, str | None]:
     if not sign or Path(target).exists():
         return Path(target), None
     return Path(folder), name
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _some(names: Sequence[str], limit: int = 6) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -114,7 +114,15 @@ def _train(
     tell(f"{where}, log in {folder / 'log.txt'}")
     arguments, began = command(overrides(sweep, out, arm, seed), folder), time.monotonic()
     try:
-        watch(arguments, folder, plan.steps, tell, review=first_estimate, after=after, held=(lock,))
+        watch(
+            arguments,
+            folder,
+            plan.steps,
+            tell,
+            review=None if checkpoints else first_estimate,
+            after=after,
+            held=(lock,),
+        )
         own.status, own.reason = "finished", ""
     except RunFailed as failure:
         own.status = "stopped" if failure.status == STOPPED_BY_GUARD else "failed"
@@ -156,6 +164,7 @@ def _lab_version(sweep: Sweep) -> str | None:
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
-def failures(found: SweepState) -> list[str]:
-    """A line for each run that did not end as it should."""
-    return [f"{own.arm}, seed {own.seed}: {own.reason}" for own in found.runs.values() if own.status == "failed"]
+def failures(found: SweepState, arms: Sequence[str]) -> list[str]:
+    """A line for each run of these arms that did not end as it should."""
+    failed = [own for own in found.runs.values() if own.status == "failed" and own.arm in arms]
+    return [f"{own.arm}, seed {own.seed}: {own.reason}" for own in failed]

@@ -107,11 +107,11 @@ def test_a_failure_stops_nothing_else_unless_asked_and_is_tried_again(tmp_path):
         SWEEP, tmp_path, say=said.append, command=training(fails={"grpo/seed-0": 2, "sdar/seed-1": "guard"})
     )
     assert [own.status for own in found.runs.values()] == ["failed", "finished", "finished", "stopped"]
-    (line,) = failures(found)
+    (line,) = failures(found, ["grpo", "sdar"])
     assert line.startswith("grpo, seed 0: training ended with status 1") and any("the reason" in text for text in said)
     again = run_sweep(SWEEP, tmp_path, say=said.append, command=training())
     assert [own.status for own in again.runs.values()] == ["finished", "finished", "finished", "stopped"]
-    assert not failures(again) and started(tmp_path)[4:] == ["grpo/seed-0"]
+    assert not failures(again, ["grpo", "sdar"]) and started(tmp_path)[4:] == ["grpo/seed-0"]
 
     asked = run_sweep(
         SWEEP, tmp_path / "asked", say=said.append, command=training(fails={"sdar/seed-0": 1}), stop_on_failure=True
