@@ -20,8 +20,9 @@ from sdar_envs.alfworld.generate import generate_games
 
 from sdar_verl.lab.config import PLAY
 from sdar_verl.quickstart import models
-from sdar_verl.quickstart.plan import TRAIN_SPLIT, VALID_SPLIT, command, load_plan
-from sdar_verl.quickstart.watch import watch
+from sdar_verl.quickstart.plan import command, load_plan
+from sdar_verl.runs.lab import TRAIN_SPLIT, VALID_SPLIT
+from sdar_verl.runs.watch import watch
 
 METHODS = ("grpo", "sdar")
 PHASES = ("gen", "old_log_prob", "teacher", "update_actor", "update_weights", "step")

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdar_verl import leftovers
+from sdar_verl.stop_signals import terminate_like_ctrl_c
 
 _PREFIX = "sdar-"
 _STARTED = "started"  # an empty file, as old as its run
@@ -37,7 +37,7 @@ def launch(config: DictConfig) -> None:
     _absolute_paths(config)
     _settle(config)
     prepare(config)
-    with _scratch(Path(config.sdar.run_dir)) as scratch, _stop_signals():
+    with _scratch(Path(config.sdar.run_dir)) as scratch, terminate_like_ctrl_c():
         _ray_settings(config, scratch)
         try:
             stock.run_ppo(config)
@@ -119,17 +119,3 @@ def _scratch(run_dir: Path) -> Iterator[Path]:
         tempfile.tempdir = None
         shutil.rmtree(folder, ignore_errors=True)
         leftovers.sweep(started)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """SIGTERM stops a run like Ctrl-C, so that Ray and every worker go with it."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(f"signal {number}")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,18 @@ def source(name: str) -> str:
 
 def compose(name: str) -> DictConfig:
     """The whole configuration of ``sdar train method=<name>``, unresolved."""
+    return composed([f"method={name}"])
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The whole configuration of ``sdar train OVERRIDES``, unresolved; raises Hydra's own errors."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
     import sdar_verl.train  # noqa: F401 - registers the resolver that finds verl's configuration
 
     with initialize_config_dir(str(CONFIG), version_base=None):
-        return hydra_compose("sdar", overrides=[f"method={name}"])
+        return hydra_compose("sdar", overrides=list(overrides))
 
 
 def parts(name: str) -> MethodParts:

@@ -19,7 +19,7 @@ from sdar_verl.lab.config import PLAY, LabConfig
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
 from sdar_verl.quickstart.state import open_state
-from sdar_verl.quickstart.watch import Progress, RunFailed, TooSlow, watch
+from sdar_verl.runs.watch import Progress, RunFailed, TooSlow, watch
 from sdar_verl.settings import Settings
 
 PLAN = load_plan("tiny")
@@ -248,7 +248,7 @@ def test_a_slow_run_is_stopped_after_its_second_step(tmp_path):
 
 WATCHER = """
 import pathlib, sys
-from sdar_verl.quickstart.watch import watch
+from sdar_verl.runs.watch import watch
 watch(sys.argv[2:], pathlib.Path(sys.argv[1]), 500, lambda line: print(line, flush=True))
 """
 

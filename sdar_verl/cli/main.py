@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train with Hydra overrides, for example: sdar train method=grpo +lab=tiny",
     "quickstart": "GRPO and SDAR on a tiny model from one start, then a report; minutes on a CPU",
     "report": "one HTML page that shows and compares runs",
+    "compare": "methods or settings times seeds: run them, resume them, and compare the runs on one page",
     "inspect": "one HTML page of the episodes of a run, token by token",
     "watch": "follow a running job in the terminal",
     "plan": "memory, time and cost of a run on AWS instances, before anything is rented",

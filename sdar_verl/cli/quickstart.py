@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -27,21 +25,16 @@ def main(args: argparse.Namespace) -> int:
 
     from sdar_verl.errors import SdarError
     from sdar_verl.quickstart.run import quickstart
+    from sdar_verl.stop_signals import terminate_like_ctrl_c
 
     out = args.out or Path("runs") / ("quickstart" if args.model == "tiny" else f"quickstart-{args.model}")
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        quickstart(out, model=args.model, minutes=args.minutes, seed=args.seed, say=partial(print, flush=True))
+        with terminate_like_ctrl_c():
+            quickstart(out, model=args.model, minutes=args.minutes, seed=args.seed, say=partial(print, flush=True))
     except (SdarError, EnvError) as error:
         print(f"sdar quickstart: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("sdar quickstart: stopped; the same command goes on with the runs that are not finished", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return 0
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(f"signal {number}")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from sdar_verl.errors import ConfigError
+from sdar_verl.runs import lab
+from sdar_verl.runs.command import assignments, seeds, training
 
 CONFIG = Path(__file__).parents[1] / "config"
-TRAIN_SPLIT, VALID_SPLIT = "train", "valid_unseen"
 
 
 @dataclass(frozen=True)
@@ -82,32 +81,13 @@ def load_plan(model: str) -> Plan:
 
 def command(plan: Plan, method: str, *, preset: str, model: Path, games: Path, run_dir: Path, seed: int) -> list[str]:
     """The command line of one run; two methods' lines differ in ``method=`` and where the run writes."""
-    settings: Mapping[str, object] = {
-        "actor_rollout_ref.model.path": model,
-        "env.alfworld.data_root": games,
-        "env.train_split": TRAIN_SPLIT,
-        "env.valid_split": VALID_SPLIT,
+    settings = lab.settings(model, games, plan.panel or 1, panel_seed=seed) | {
         "sdar.run_dir": run_dir,
-        "sdar.panel.size": plan.panel or 1,
-        "sdar.panel.seed": seed,
-        "sdar.skills.seed": seed,
-        "data.seed": seed,
-        "actor_rollout_ref.actor.data_loader_seed": seed,
-        "++actor_rollout_ref.rollout.seed": seed,
+        **seeds(seed),
         "trainer.experiment_name": method,
         "trainer.total_training_steps": plan.steps,
         "trainer.total_epochs": plan.steps,
         "trainer.test_freq": plan.every if plan.panel else -1,
         "trainer.resume_mode": "disable",
     }
-    overrides = [f"{key}={_quoted(value)}" for key, value in settings.items()]
-    return [
-        sys.executable, "-m", "sdar_verl.train", "platform=cpu", f"method={method}", f"+lab={preset}", *overrides
-    ]  # fmt: skip
-
-
-def _quoted(value: object) -> str:
-    """A value as Hydra reads it: paths in quotes, so that spaces, commas and equal signs stay what they are."""
-    if isinstance(value, Path):
-        return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return str(value)
+    return training(["platform=cpu", f"method={method}", f"+lab={preset}", *assignments(settings)])

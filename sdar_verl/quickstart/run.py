@@ -8,17 +8,15 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sdar_envs.alfworld.generate import generate_games
-
 from sdar_verl import preflight
 from sdar_verl.lab.config import PLAY
 from sdar_verl.quickstart import models
-from sdar_verl.quickstart.plan import CONFIG, TRAIN_SPLIT, VALID_SPLIT, Plan, command, load_plan
+from sdar_verl.quickstart.plan import CONFIG, Plan, command, load_plan
 from sdar_verl.quickstart.state import State, open_state
-from sdar_verl.quickstart.watch import Progress, Say, TooSlow, watch
 from sdar_verl.report.quickstart import build_report
+from sdar_verl.runs.lab import make_games
+from sdar_verl.runs.watch import Progress, Say, TooSlow, watch
 
-_OWN_GAMES = 10_000  # added to the seed of games: none of them is one that the tiny model was fitted on
 _MEMORY_GIB, _DISK_GIB, _SHARED_GIB = 6, 2, 0.5
 
 
@@ -54,7 +52,7 @@ def quickstart(
     plan = replace(plan, steps=state.steps)
     methods = " and ".join(plan.methods)
     say(f"plan: {methods}, {_steps(plan.steps)} each, a budget of {plan.minutes:g} min; folder {out}")
-    _make_games(out / "games", plan, seed, say)
+    say(make_games(out / "games", plan.train_games, max(plan.panel, 1), seed))
     start = start or _make_smollm2(out / "model", say)
     for method in plan.methods:
         if method in state.finished:
@@ -96,17 +94,6 @@ def _train(
     state.finished.append(method)
     state.save(out)
     return plan
-
-
-def _make_games(folder: Path, plan: Plan, seed: int, say: Say) -> None:
-    began = time.monotonic()
-    knobs = PLAY.knobs
-    for split, number in ((TRAIN_SPLIT, plan.train_games), (VALID_SPLIT, max(plan.panel, 1))):
-        generate_games(folder, split, number, _OWN_GAMES + seed, knobs)
-    say(
-        f"games: {plan.train_games} to train on, {max(plan.panel, 1)} on other floor plans to evaluate on "
-        f"({time.monotonic() - began:.0f} s)"
-    )
 
 
 def _make_smollm2(folder: Path, say: Say) -> Path:

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdar_verl.errors import ConfigError
-from sdar_verl.evaluation.files import write_atomic
+from sdar_verl.runs import state
 
 FILE = "plan.json"
 
@@ -28,24 +27,10 @@ class State:
 
     def save(self, out: Path) -> None:
         """Write ``<out>/plan.json`` atomically."""
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / FILE, json.dumps(asdict(self), indent=1) + "\n")
+        state.save(out, FILE, asdict(self))
 
 
 def open_state(out: Path, inputs: Mapping[str, Any], steps: int) -> State:
-    """The state of the folder, or a new one.
-
-    Raises:
-        ConfigError: `out` holds files of something else, or of a quickstart with other inputs; the message names them.
-    """
-    wanted = json.loads(json.dumps(dict(inputs)))
-    if not (out / FILE).is_file():
-        if out.exists() and any(out.iterdir()):
-            raise ConfigError(f"{out} holds files but no {FILE}; choose another --out")
-        return State(wanted, steps)
-    state = State(**json.loads((out / FILE).read_text(encoding="utf-8")))
-    if different := [key for key in wanted | state.inputs if wanted.get(key) != state.inputs.get(key)]:
-        raise ConfigError(
-            f"{out} was made with another {', '.join(sorted(different))}; choose another --out, or remove that folder"
-        )
-    return state
+    """The state of the folder, or a new one; raises `ConfigError` where the folder is for something else."""
+    saved = state.open_folder(out, FILE, inputs)
+    return State(json.loads(json.dumps(dict(inputs))), steps) if saved is None else State(**saved)

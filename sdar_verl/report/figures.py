@@ -38,7 +38,7 @@ def validation(runs: Sequence[Run]) -> Figure | None:
         if len({step for run in runs for step in run.validation}) == 1:
             (only,) = {step for run in runs for step in run.validation}
             axes.set_xlim(only - 1, only + 1)
-        _success(axes, "Success on the validation panel")
+        success_axes(axes, "Success on the validation panel")
         axes.legend(loc="best")
     return figure
 
@@ -54,7 +54,7 @@ def training(runs: Sequence[Run], window: int = 5) -> Figure | None:
             smooth = [float(np.mean(values[max(0, i + 1 - window) : i + 1])) for i in range(len(values))]
             axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1)
             axes.plot(steps, smooth, color=colour, label=run.name, marker=lone(steps))
-        _success(axes, f"Success while training (thick: mean of the last {window} steps)")
+        success_axes(axes, f"Success while training (thick: mean of the last {window} steps)")
         axes.legend(loc="best")
     return figure
 
@@ -62,15 +62,22 @@ def training(runs: Sequence[Run], window: int = 5) -> Figure | None:
 def wall_time(runs: Sequence[Run]) -> Figure | None:
     """Seconds of an average training step by phase, and minutes of the whole run, as stacked bars."""
     timed = [run for run in runs if run.series("timing_s/step")[0]]
-    if not timed:
+    names = [run.name for run in timed]
+    return time_bars(names, [mean_phases(run) for run in timed], [total_minutes(run) for run in timed])
+
+
+def time_bars(
+    names: Sequence[str], per_step: Sequence[Mapping[str, float]], in_total: Sequence[Mapping[str, float]]
+) -> Figure | None:
+    """Two rows of stacked bars, one per name: seconds of each phase in a step, minutes of each in the whole run."""
+    if not names:
         return None
-    per_step, in_total = [mean_phases(run) for run in timed], [total_minutes(run) for run in timed]
     per_step, in_total = _fold_small(per_step), _fold_small(in_total)
     phases = list(dict.fromkeys(phase for parts in (*in_total, *per_step) for phase in parts))
     phases.sort(key=lambda phase: phase == "other")
     colours = {phase: _PHASE_COLOURS[i % len(_PHASE_COLOURS)] for i, phase in enumerate(phases)} | {"other": "#d5dae1"}
     with rc_context(STYLE):
-        figure, axes = axes_row(2, 1.9 + 0.55 * len(timed))
+        figure, axes = axes_row(2, 1.9 + 0.55 * len(names))
         for panel, data, title in (
             (axes[0], per_step, "Seconds per training step (mean)"),
             (axes[1], in_total, "Minutes of the whole run"),
@@ -84,7 +91,7 @@ def wall_time(runs: Sequence[Run]) -> Figure | None:
                     left += value
                 panel.text(left, row, f" {left:.1f}", va="center", fontsize=9)
             panel.margins(x=0.1)
-            panel.set_yticks(range(len(timed)), [run.name for run in timed])
+            panel.set_yticks(range(len(names)), names)
             panel.invert_yaxis()
             panel.grid(axis="y", visible=False)
             panel.set_title(title)
@@ -93,9 +100,10 @@ def wall_time(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-def _success(axes: Axes, title: str) -> None:
+def success_axes(axes: Axes, title: str, across: str = "step") -> None:
+    """Title, and axes of success in percent over steps or something else."""
     axes.set_title(title)
-    axes.set_xlabel("step")
+    axes.set_xlabel(across)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 

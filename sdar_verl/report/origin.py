@@ -37,14 +37,14 @@ def versions_table(runs: Sequence[Run]) -> Html:
 
 def settings_table(runs: Sequence[Run]) -> Html | str:
     """The configuration keys in which the runs differ, paths and names of runs apart."""
-    configs = [dict(_flat((run.manifest or {}).get("config") or {})) for run in runs]
+    configs = [dict(flat((run.manifest or {}).get("config") or {})) for run in runs]
     if len(runs) < 2 or not all(configs):
         return ""
     keys = sorted({key for config in configs for key in config})
     rows = [
         [tag("code", key), *(config.get(key, "absent") for config in configs)]
         for key in keys
-        if len({config.get(key, "absent") for config in configs}) > 1 and not _is_place(key)
+        if len({config.get(key, "absent") for config in configs}) > 1 and not is_place(key)
     ]
     if not rows:
         return tag("p", "The runs do not differ in any setting other than where they write.")
@@ -71,13 +71,15 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
     return facts | {str(name): str(version) for name, version in (manifest.get("packages") or {}).items()}
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every setting of a nested configuration as its dotted key and its value as text."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", str(value)
 
 
-def _is_place(key: str) -> bool:
+def is_place(key: str) -> bool:
+    """Whether the setting says where a run writes or what it is called, which differs between any two runs."""
     return key.rsplit(".", 1)[-1].endswith(_PLACES)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.summary import milestones
 from sdar_verl.report import compare, episode, figures, html, origin, teacher_figures, words
 from sdar_verl.report.guards import guards_section
 from sdar_verl.report.html import Html, tag
+from sdar_verl.report.plots import Plots
 from sdar_verl.report.run import Run, load_runs
-from sdar_verl.report.style import colours_of, png
+from sdar_verl.report.style import colours_of
 
 PAGE = "report.html"
 
@@ -40,7 +39,7 @@ def build_report(
     """
     loaded = load_runs(runs)
     out = Path(out)
-    draw = _Plots(out / "plots", loaded)
+    draw = Plots(out / "plots", loaded)
     content = html.page(
         title,
         _header(title, loaded),
@@ -62,24 +61,6 @@ def build_report(
     )
     write_atomic(out / PAGE, content)
     return out / PAGE
-
-
-class _Plots:
-    """Draws, keeps the PNG beside the page and gives the HTML."""
-
-    def __init__(self, folder: Path, runs: Sequence[Run]):
-        self.folder, self.runs = folder, runs
-
-    def __call__(
-        self, name: str, make: Callable[[Sequence[Run]], Figure | None], alternative: str, caption: str = ""
-    ) -> Html | str:
-        drawn = make(self.runs)
-        if drawn is None:
-            return ""
-        content = png(drawn)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{name}.png").write_bytes(content)
-        return html.figure(content, alternative, caption)
 
 
 def _header(title: str, runs: Sequence[Run]) -> Html:
@@ -126,7 +107,7 @@ def _findings(runs: Sequence[Run], last_k: int) -> Html:
     )
 
 
-def _success(runs: Sequence[Run], last_k: int, draw: _Plots) -> Html:
+def _success(runs: Sequence[Run], last_k: int, draw: Plots) -> Html:
     comparisons = _comparisons(runs, last_k)
     return html.section(
         "success",
@@ -151,7 +132,7 @@ def _success(runs: Sequence[Run], last_k: int, draw: _Plots) -> Html:
     )
 
 
-def _teacher(runs: Sequence[Run], draw: _Plots) -> Html | str:
+def _teacher(runs: Sequence[Run], draw: Plots) -> Html | str:
     if not any(run.distils for run in runs):
         return ""
     lead = (
@@ -204,7 +185,7 @@ def _episode(runs: Sequence[Run]) -> Html | str:
     return html.section("episode", "One episode, token by token", tag("p", rule, class_="soft small"), *parts)
 
 
-def _time(runs: Sequence[Run], draw: _Plots) -> Html | str:
+def _time(runs: Sequence[Run], draw: Plots) -> Html | str:
     bars = draw("wall_time", figures.wall_time, "Stacked bars of wall time per phase for each run")
     if not bars:
         return ""

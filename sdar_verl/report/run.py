@@ -11,7 +11,7 @@ from typing import Any
 from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.intervals import Rate
 from sdar_verl.evaluation.jsonl import read_lines, read_records
-from sdar_verl.evaluation.panel import Panel
+from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord, from_dict
 from sdar_verl.evaluation.summary import Summary, curve
 from sdar_verl.manifest import read_manifest
@@ -92,8 +92,8 @@ class Run:
         return later or {step: summary.overall for step, summary in self.validation.items()}
 
 
-def load_runs(paths: Sequence[Path | str]) -> list[Run]:
-    """Read all folders and make sure that their numbers may stand side by side.
+def load_runs(paths: Sequence[Path | str], *, tokens: bool = True) -> list[Run]:
+    """Read all folders, the token scores too if wanted, and make sure that their numbers may stand side by side.
 
     Raises:
         ReportError: no folder, the same one twice, one that is no run, or runs with different panels.
@@ -103,17 +103,29 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
         raise ReportError("name at least one run folder")
     if len({folder.resolve() for folder in folders}) != len(folders):
         raise ReportError("the same run folder was named twice")
-    runs = [load_run(folder, name) for folder, name in zip(folders, _short_names(folders), strict=True)]
-    with_panel = [run for run in runs if run.panel is not None]
-    for run in with_panel[1:]:
-        with_panel[0].panel.require_same(run.panel, with_panel[0].name, run.name)
-    if len(runs) > 1 and len(with_panel) < len(runs):
+    runs = [load_run(folder, name, tokens=tokens) for folder, name in zip(folders, _short_names(folders), strict=True)]
+    _require_one_panel([run for run in runs if run.panel is not None])
+    if len(runs) > 1 and any(run.panel is None for run in runs):
         missing = ", ".join(run.name for run in runs if run.panel is None)
         raise ReportError(f"no {PANEL} in {missing}: without it nobody can tell whether the runs may be compared")
     return runs
 
 
-def load_run(folder: Path, name: str) -> Run:
+def _require_one_panel(runs: Sequence[Run]) -> None:
+    """Raise `PanelError` that names the runs of each panel, and how the first two panels differ."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.panel.short_hash, []).append(run)
+    if len(groups) > 1:
+        named = "; ".join(f"{panel}: {', '.join(run.name for run in own)}" for panel, own in groups.items())
+        first, second = (own[0] for own in list(groups.values())[:2])
+        try:
+            first.panel.require_same(second.panel, first.name, second.name)
+        except PanelError as error:
+            raise PanelError(f"{error}. Runs of each panel: {named}") from None
+
+
+def load_run(folder: Path, name: str, *, tokens: bool = True) -> Run:
     """Read one folder; raises `ReportError` if it is missing or holds neither metrics nor validation episodes."""
     if not folder.is_dir():
         raise ReportError(f"there is no run folder {folder}")
@@ -131,7 +143,7 @@ def load_run(folder: Path, name: str) -> Run:
         run.metrics = read_metrics(folder / METRICS)
     if _there(run, VALIDATION, "there is no validation curve"):
         run.validation = _read_validation(run, folder / VALIDATION)
-    if (folder / TOKENS).is_file():
+    if tokens and (folder / TOKENS).is_file():
         run.tokens = list(read_records(folder / TOKENS, TokenRecord))
     _warn_if_cut_short(run)
     return run

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdar_verl.errors import SdarError
-from sdar_verl.evaluation.jsonl import read_lines
+from sdar_verl.live import clock
+from sdar_verl.report.run import read_metrics
 
 Say = Callable[[str], None]
 _PR_SET_PDEATHSIG = 1
@@ -24,7 +25,11 @@ _SILENCE = 20.0
 
 
 class RunFailed(SdarError):
-    """A training run ended with an error; the message holds the end of its log."""
+    """A training run ended with an error; the message holds the end of its log, `status` its exit status."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
 
 
 class TooSlow(Exception):
@@ -67,7 +72,7 @@ class Progress:
             parts.append(f"{seconds:.1f} s")
         if 0 < step < self.steps and (seconds := self.seconds("step")):
             recent = seconds[-5:]
-            parts.append(f"about {_clock((self.steps - step) * sum(recent) / len(recent))} of steps left")
+            parts.append(f"about {clock((self.steps - step) * sum(recent) / len(recent))} of steps left")
         return ", ".join(parts)
 
 
@@ -78,6 +83,8 @@ def watch(
     say: Say,
     *,
     review: Callable[[Progress, float], int] | None = None,
+    after: int | None = None,
+    held: Sequence[int] = (),
 ) -> Progress:
     """Run `arguments` until it ends and say what ``<run_dir>/metrics.jsonl`` tells; output goes to ``log.txt`` there.
 
@@ -88,6 +95,8 @@ def watch(
         say: receives progress lines.
         review: called once, after the second step (the first holds one-time work), with the progress and the seconds
             the run spent before its first step; returns how many steps the budget allows.
+        after: step of the checkpoint that the run goes on from; the log is kept and steps up to it are not said again.
+        held: open file descriptors that the run keeps open as long as it lives, such as that of a lock.
 
     Raises:
         RunFailed: the run ended with an error.
@@ -96,13 +105,17 @@ def watch(
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     log, progress, began = run_dir / "log.txt", Progress(steps), time.monotonic()
-    with log.open("wb") as output:
+    if after is not None and (run_dir / "metrics.jsonl").is_file():
+        before = read_metrics(run_dir / "metrics.jsonl")
+        progress.metrics.update({step: data for step, data in before.items() if step <= after})
+    with log.open("wb" if after is None else "ab") as output:
         child = subprocess.Popen(
             list(arguments),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"},
+            pass_fds=tuple(held),
             start_new_session=True,  # Ctrl-C reaches it through `stop` alone, once
             preexec_fn=_follow_parent,
         )
@@ -111,7 +124,9 @@ def watch(
         finally:
             stop(child, say)
     if child.returncode != 0:
-        raise RunFailed(f"training ended with status {child.returncode}; the whole log is {log}\n{_tail(log)}")
+        raise RunFailed(
+            f"training ended with status {child.returncode}; the whole log is {log}\n{_tail(log)}", child.returncode
+        )
     return progress
 
 
@@ -140,7 +155,7 @@ def _follow(
             return
         if time.monotonic() - heard > _SILENCE:
             doing = "starting Ray, the actor and vLLM" if not progress.metrics else "working"
-            say(f"{doing} ({_clock(time.monotonic() - began)} so far)")
+            say(f"{doing} ({clock(time.monotonic() - began)} so far)")
             heard = time.monotonic()
         time.sleep(_POLL)
 
@@ -149,9 +164,7 @@ def _update(metrics: Path, progress: Progress) -> list[int]:
     """Read what was added; returns the steps that are new."""
     if not metrics.is_file():
         return []
-    found: dict[int, dict[str, float]] = {}
-    for line in read_lines(metrics):
-        found.setdefault(line["step"], {}).update(line["data"])
+    found = read_metrics(metrics)
     fresh = [step for step in sorted(found) if step not in progress.metrics]
     progress.metrics.update(found)
     return fresh
@@ -182,8 +195,3 @@ def _follow_parent() -> None:
 
 def _tail(log: Path, lines: int = 25) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

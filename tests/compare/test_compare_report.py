@@ -1,0 +1,224 @@
+"""Run folders as arms, the numbers behind the page, and what it refuses or warns of."""
+
+import csv
+import json
+import shutil
+from statistics import fmean
+
+import pytest
+from compare_runs import edit_manifest, make_comparison, make_panel, make_run
+
+from sdar_verl.cli.main import main
+from sdar_verl.compare.arms import load
+from sdar_verl.compare.numbers import equal_steps, equal_time, milestone_values, training_seconds
+from sdar_verl.compare.page import build_comparison
+from sdar_verl.compare.state import FILE
+from sdar_verl.compare.table import Cell, Table
+from sdar_verl.evaluation.panel import PanelError
+from sdar_verl.guards import FILE as GUARDS
+from sdar_verl.report.run import ReportError
+
+ENDS = {"grpo": 0.4, "sdar": 0.7}
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return make_panel(per_type=5)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, panel):
+    return make_comparison(tmp_path_factory.mktemp("compare") / "out", panel, ends=ENDS, seeds=3, steps=12, every=3)
+
+
+@pytest.fixture
+def changed(out, tmp_path):
+    """A copy that a test may damage."""
+    shutil.copytree(out, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def won(run, step):
+    """Task to its outcome, straight from the file."""
+    lines = [json.loads(line) for line in (run / "episodes/val.jsonl").read_text().splitlines()]
+    return {line["task_id"]: line["won"] for line in lines if line["step"] == step}
+
+
+def test_differences_at_equal_steps_are_those_of_the_files(out):
+    (found,) = equal_steps(load([str(out)]), k=2)
+    expected = []
+    for seed in range(3):
+        a, b = ({s: won(out / f"runs/{arm}/seed-{seed}", s) for s in (9, 12)} for arm in ENDS)
+        expected.append(fmean(b[s][t] - a[s][t] for s in (9, 12) for t in a[9]))
+    assert found.arm == "sdar" and found.baseline == "grpo" and found.seeds == (0, 1, 2) and found.steps == (12, 12)
+    assert found.mean_last.by_seed == pytest.approx(expected) and found.mean_last.tasks == 30
+    assert found.mean_last.mean == pytest.approx(fmean(expected)) and found.minutes is None
+
+
+def test_at_equal_time_the_slower_arm_stands_at_an_earlier_step(out):
+    comparison = load([str(out)])
+    (found,) = equal_time(comparison, k=1)
+    grpo, sdar = comparison.arms
+    clocks = [training_seconds(run) for arm in (grpo, sdar) for run in arm.runs.values()]
+    assert found.minutes == pytest.approx(min(max(clock.values()) for clock in clocks) / 60)
+    expected = []
+    for seed in range(3):
+        clock = training_seconds(sdar.runs[seed])
+        step = max(s for s, spent in clock.items() if spent <= found.minutes * 60)
+        assert 0 < step < 12
+        first = max(s for s, spent in training_seconds(grpo.runs[seed]).items() if spent <= found.minutes * 60)
+        a, b = won(out / f"runs/grpo/seed-{seed}", first), won(out / f"runs/sdar/seed-{seed}", step)
+        expected.append(fmean(b[task] - a[task] for task in a))
+    assert found.last.by_seed == pytest.approx(expected)
+
+
+def test_last_best_and_mean_are_kept_apart(out):
+    grpo = load([str(out)]).arms[0]
+    values = milestone_values(grpo, k=2)
+    for seed in range(3):
+        rates = {step: fmean(won(out / f"runs/grpo/seed-{seed}", step).values()) for step in (0, 3, 6, 9, 12)}
+        assert values["before training"][seed] == pytest.approx(rates[0])
+        assert values["last"][seed] == pytest.approx(rates[12])
+        assert values["best"][seed] == pytest.approx(max(rates[s] for s in (3, 6, 9, 12)))
+        assert values["mean of last"][seed] == pytest.approx((rates[9] + rates[12]) / 2)
+
+
+def test_three_files_are_written_and_agree(out, tmp_path):
+    page = build_comparison([str(out)], tmp_path, price=2.0, title="A <title>")
+    text, words = page.read_text(encoding="utf-8"), (tmp_path / "compare.md").read_text(encoding="utf-8")
+    (found,) = equal_steps(load([str(out)]), k=3)
+    number = f"{100 * found.mean_last.mean:+.1f} points"
+    assert number in text and number in words and "Does the teacher help?" in words
+    assert "A &lt;title&gt;" in text and "A \\<title\\>" in words
+    assert "cost of a run at 2 an hour" in words and "whole run with its start, min" in words
+    with (tmp_path / "evaluations.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * 3 * 5
+    line = next(own for own in lines if (own["arm"], own["seed"], own["step"]) == ("sdar", "1", "6"))
+    assert float(line["success"]) == pytest.approx(fmean(won(out / "runs/sdar/seed-1", 6).values()), abs=1e-6)
+    assert {p.stem for p in (tmp_path / "plots").iterdir()} == {
+        "curves",
+        "differences",
+        "time_curves",
+        "signals",
+        "time",
+    }
+
+
+def test_one_seed_says_that_intervals_cover_tasks_only(panel, tmp_path):
+    out = make_comparison(tmp_path / "out", panel, ends=ENDS, seeds=1, steps=4, every=2)
+    text = build_comparison([str(out)], tmp_path / "page").read_text(encoding="utf-8")
+    assert "the intervals cover the choice of tasks only" in text and "needs two seeds" in text
+    (found,) = equal_steps(load([str(out)]), k=2)
+    assert found.mean_last.p is None
+
+
+def test_different_panels_are_refused_by_name(changed, tmp_path):
+    other = make_run(tmp_path / "other", make_panel(per_type=4), distil=False, steps=2, every=1)
+    with pytest.raises(PanelError, match="cannot be compared.*Runs of each panel: .*seed-0.*; .*: .*other"):
+        build_comparison([str(changed), str(other)], tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_differences_beside_the_arms_are_warned_of(changed):
+    assert load([str(changed)]).warnings == []
+    sdar = changed / "runs/sdar"
+    edit_manifest(sdar / "seed-0", **{"config.data.train_batch_size": 9})
+    edit_manifest(sdar / "seed-1", data={"train": "other", "valid_seen": "e" * 64})
+    edit_manifest(sdar / "seed-2", packages={"verl": "0.9.0"}, git={"commit": "f" * 40, "changed": True})
+    said = "\n".join(load([str(changed)]).warnings)
+    for part in (
+        "data differ between the runs: train is",
+        "package versions differ between the runs",
+        "verl is 0.9.1 in",
+        "commits differ",
+        "no commit holds",
+        "the runs of sdar differ in more than their seed: data.train_batch_size",
+        "sdar and grpo differ in settings that neither of them is about: data.train_batch_size",
+    ):
+        assert part in said
+
+
+def test_a_comparison_that_is_still_going_is_shown_as_far_as_it_is(changed, tmp_path):
+    saved = json.loads((changed / FILE).read_text())
+    shutil.rmtree(changed / "runs/sdar/seed-2")
+    saved["runs"]["runs/sdar/seed-2"]["status"] = "planned"
+    (changed / FILE).write_text(json.dumps(saved))
+    for name in ("metrics.jsonl", "episodes/val.jsonl"):  # seed 1 is at step 3
+        file = changed / "runs/sdar/seed-1" / name
+        lines = [line for line in file.read_text().splitlines() if json.loads(line)["step"] <= 3]
+        file.write_text("".join(line + "\n" for line in lines))
+    found = load([str(changed)])
+    assert [(own.arm, own.seed) for own in found.pending] == [("sdar", 2)]
+    (against,) = equal_steps(found, k=3)
+    assert against.seeds == (0,) and against.steps == (12, 12)
+    text = build_comparison([str(changed)], tmp_path / "page").read_text(encoding="utf-8")
+    assert "sdar, seed 2: nothing measured yet" in text and "leaves out seed 1, 2" in text
+    assert "step 3 of 12 was reached" in text and "the arms have different seeds" in text
+
+
+def test_a_folder_without_any_measured_run_says_why(changed):
+    for run in changed.glob("runs/*/*"):
+        shutil.rmtree(run)
+    saved = json.loads((changed / FILE).read_text())
+    for own in saved["runs"].values():
+        own |= {"status": "failed", "reason": "no memory"}
+    (changed / FILE).write_text(json.dumps(saved))
+    with pytest.raises(ReportError, match="none of the 6 runs .*failed: no memory"):
+        load([str(changed)])
+
+
+def test_runs_without_labels_are_arms_by_their_settings(panel, tmp_path):
+    for seed in range(2):
+        for name, distil in (("grpo", False), ("sdar", True)):
+            run = make_run(tmp_path / f"{name}{seed}", panel, distil=distil, steps=4, every=2, seed=seed)
+            edit_manifest(run, seeds={"data": seed}, method=name, **{"config.data.seed": seed})
+    sharp = shutil.copytree(tmp_path / "sdar0", tmp_path / "sharp")
+    edit_manifest(sharp, **{"config.method.beta": 9.0})
+    names = [str(tmp_path / name) for name in ("grpo0", "grpo1", "sdar0", "sdar1", "sharp")]
+    found = load(names)
+    assert {arm.name: list(arm.runs) for arm in found.arms} == {"grpo": [0, 1], "sdar": [0, 1], "sharp": [0]}
+    found = load([*names[:4], f"nine={sharp}"], baseline="sdar")
+    assert [arm.name for arm in found.arms] == ["sdar", "grpo", "nine"]
+    with pytest.raises(ReportError, match="both of arm sdar with seed 0"):
+        load([*names, f"sdar={shutil.copytree(sharp, tmp_path / 'again')}"])
+    with pytest.raises(ReportError, match="no arm 'none'"):
+        load(names, baseline="none")
+
+
+def test_a_subset_of_the_arms_can_be_shown(out, tmp_path):
+    assert [arm.name for arm in load([str(out)], only=["sdar"]).arms] == ["sdar"]
+    with pytest.raises(ReportError, match="no arm 'other'; arms: "):
+        load([str(out)], only=["other", "sdar"], baseline="sdar")
+    text = build_comparison([str(out)], tmp_path, only=["sdar"], baseline="sdar").read_text(encoding="utf-8")
+    assert "1 arms, 3 runs" not in text and "1 arm, 3 runs" in text
+
+
+def test_guards_are_counted_by_run(changed, tmp_path):
+    line = {"step": 3, "guard": "kl_blowup", "action": "warn", "value": 2.0, "limit": 1.0, "message": "far"}
+    for seed in (0, 2):
+        (changed / f"runs/sdar/seed-{seed}" / GUARDS).write_text(json.dumps(line) + "\n" + json.dumps(line) + "\n")
+    build_comparison([str(changed)], tmp_path / "page")
+    assert "| guard kl\\_blowup | 0 of 3 runs | 2 of 3 runs |" in (tmp_path / "page/compare.md").read_text()
+
+
+def test_texts_cannot_break_a_table():
+    table = Table("t", ["a|b", "c"], [[Cell("<x>|y\nz", ("*n*",)), "`d`"]])
+    head, ruler, row = table.markdown.splitlines()[2:]
+    assert head == "| a\\|b | c |" and ruler == "| --- | ---: |" and row == "| \\<x\\>\\|y z (\\*n\\*) | \\`d\\` |"
+    assert "&lt;x&gt;" in table.html and "<x>" not in table.html
+
+
+def test_the_command_writes_the_page_or_says_why_not(out, tmp_path, capsys):
+    assert main(["compare", "report", str(out), "--out", str(tmp_path), "--only", "sdar", "--baseline", "grpo"]) == 1
+    assert "no arm 'grpo' to compare with" in capsys.readouterr().err
+    assert main(["compare", "report", str(out), "--out", str(tmp_path), "--last-k", "2"]) == 0
+    assert str(tmp_path / "compare.html") in capsys.readouterr().out
+    assert main(["compare", "report", str(out), str(tmp_path)]) == 1
+    assert "--out DIR" in capsys.readouterr().err
+    assert main(["compare", "report", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
+    assert "there is no run folder" in capsys.readouterr().err
+    assert main(["compare", "report", str(out), "--out", str(tmp_path), "--price", "nan"]) == 1
+    assert main(["compare", "run", "--methods", "grpo,sdar", "--out", str(tmp_path / "x")]) == 1
+    assert "arm grpo: set trainer.total_training_steps" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
