@@ -108,6 +108,8 @@ def train(calls: Calls, args: argparse.Namespace) -> None:
         "Endpoints": json.dumps(endpoints),
         "WhenFailed": "keep" if args.keep_failed else "stop",
     }
+    if args.image:
+        parameters["Image"] = args.image
     aws.deploy(calls, f"{args.project}-run-{args.run}", "trainer.yaml", parameters, {**tags(args), "run": args.run})
 
 
@@ -212,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--market", choices=["spot", "on-demand", "capacity-block"], default="spot")
     one.add_argument("--reservation", default="", help="id of a capacity block")
     one.add_argument("--subnets", nargs="*", default=[], help="instead of the network's")
+    one.add_argument("--image", help="SSM parameter with the machine image (the newest of the family in trainer.yaml)")
     one.add_argument("--data-key", default="", help="as `data` printed it")
     one.add_argument("--environments", type=int, default=0, help="how many services to play at (0: on the node)")
     one.add_argument("--keep-failed", action="store_true", help="leave the node there when the run fails")
