@@ -68,10 +68,10 @@ class Calls:
     def client(self, service: str) -> Any:
         if service not in self._clients:
             try:
-                import boto3
+                import boto3.session
             except ImportError as error:
                 raise LaunchError("boto3 is missing: pip install boto3, or pip install '.[aws]'") from error
-            self._clients[service] = boto3.client(service, region_name=self.region)
+            self._clients[service] = boto3.session.Session(region_name=self.region).client(service)
         return self._clients[service]
 
     def _answer(self, function: Any, **parameters: Any) -> Any:
