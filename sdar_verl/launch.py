@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sdar_verl import leftovers
+from sdar_verl import joined, leftovers
 
 _PREFIX = "sdar-"
 _STARTED = "started"  # an empty file, as old as its run
@@ -37,6 +37,8 @@ def launch(config: DictConfig) -> None:
     _absolute_paths(config)
     _settle(config)
     prepare(config)
+    if config.ray_kwargs.ray_init.address != "local":
+        joined.check(config)
     with _scratch(Path(config.sdar.run_dir)) as scratch, _stop_signals():
         _ray_settings(config, scratch)
         try:

@@ -1,4 +1,4 @@
-"""The SkyPilot file against what SkyPilot 0.14's schema of tasks knows (noted here: the package is large), and our names."""
+"""The SkyPilot file against what SkyPilot 0.14's schema of tasks knows (the package is large), and our names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 ROOT = Path(__file__).parents[2]
 TASK = yaml.safe_load((ROOT / "scripts" / "aws" / "sky.yaml").read_text())
 TASK_KEYS = {
-    "name", "workdir", "num_nodes", "resources", "file_mounts", "setup", "run", "envs", "secrets", "service", "config",
-    "volumes", "inputs", "outputs", "event_callback",
+    "name", "workdir", "num_nodes", "resources", "file_mounts", "setup", "run", "envs", "secrets", "service", "pool",
+    "config", "volumes", "inputs", "outputs", "event_callback",
 }  # fmt: skip
 RESOURCE_KEYS = {
-    "infra", "cloud", "region", "zone", "accelerators", "accelerator_args", "cpus", "memory", "instance_type", "use_spot",
-    "disk_size", "disk_tier", "network_tier", "image_id", "ports", "labels", "autostop", "any_of", "ordered",
-    "job_recovery", "local_disk", "max_hourly_cost",
+    "infra", "cloud", "region", "zone", "accelerators", "accelerator_args", "cpus", "memory", "instance_type",
+    "use_spot", "disk_size", "disk_tier", "network_tier", "image_id", "labels", "autostop", "any_of", "ordered",
+    "job_recovery", "local_disk", "max_hourly_cost", "priority_class", "volumes",
 }  # fmt: skip
 
 
