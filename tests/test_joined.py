@@ -1,4 +1,4 @@
-"""Joining a Ray cluster of two nodes (two of them on this machine), through `RAY_ADDRESS` and `ray job submit`'s way."""
+"""Joining a Ray cluster of two nodes (both on this machine) through `RAY_ADDRESS`, as `ray job submit` sets it."""
 
 from __future__ import annotations
 

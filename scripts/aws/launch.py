@@ -107,6 +107,8 @@ def train(calls: Calls, args: argparse.Namespace) -> None:
         "DataKey": args.data_key,
         "Endpoints": json.dumps(endpoints),
         "WhenFailed": "keep" if args.keep_failed else "stop",
+        "KnowledgeBaseArn": args.knowledge_base_arn,
+        "KendraIndexArn": args.kendra_arn,
     }
     if args.image:
         parameters["Image"] = args.image
@@ -193,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     one = command(store, "bucket, skill table, image repositories, token, logs, budget alarm")
     one.add_argument("--email", required=True, help="who is told about costs")
     one.add_argument("--budget", type=float, default=1000, help="US dollars a month (1000)")
-    one = command(network, "private network, ECS cluster; about 1.1 dollars a day")
+    one = command(network, "private network, ECS cluster; about 1.2 dollars a day")
     one.add_argument("--zones", nargs=2, required=True, metavar="ZONE", help="two with the GPUs you want")
     one = command(image, "build an environment's image with its data and push it (docker)")
     one.add_argument("environment", choices=sorted(EXTRAS))
@@ -217,6 +219,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--image", help="SSM parameter with the machine image (the newest of the family in trainer.yaml)")
     one.add_argument("--data-key", default="", help="as `data` printed it")
     one.add_argument("--environments", type=int, default=0, help="how many services to play at (0: on the node)")
+    one.add_argument("--knowledge-base-arn", default="", help="that the retriever bedrock may ask")
+    one.add_argument("--kendra-arn", default="", help="of the index that the retriever kendra may ask")
     one.add_argument("--keep-failed", action="store_true", help="leave the node there when the run fails")
     one.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides (no secrets)")
     for name, number in (("stop", 0), ("start", 1)):
