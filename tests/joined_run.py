@@ -22,12 +22,12 @@ from sdar_verl.errors import SdarError
 
 
 def node() -> dict:
-    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+    import verl  # noqa: F401 - loads the plugin by its entry point
 
     return {
         "node": ray.get_runtime_context().get_node_id(),
         "platform": os.environ.get("VERL_PLATFORM"),
-        "losses": sorted(name for name in POLICY_LOSS_REGISTRY if "sdar" in name),
+        "plugin": "sdar_verl.plugin" in sys.modules,
     }
 
 

@@ -12,6 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import supervise
+from hydra import compose, initialize_config_module
+
+import sdar_verl.train  # noqa: F401 - registers the search path of verl's configuration
 
 NODE = Path(__file__).parents[2] / "scripts" / "aws" / "node"
 SECRET = "0123456789abcdef-token-of-the-services"
@@ -123,8 +127,19 @@ def test_a_run_that_ends_lets_the_node_go(machine):
     assert arguments == [
         f"sdar.run_dir={machine.scratch}/runs/one",
         "sdar.checkpoints.s3=s3://bucket/runs/one/checkpoints",
+        *supervise.SPOT,
         "a=1",
     ]
+
+
+def test_the_settings_that_are_taken_for_granted_are_there():
+    with initialize_config_module("sdar_verl.config", version_base=None):
+        config = compose("sdar")
+        names = [supervise.RUN_DIR, supervise.ENDPOINTS, supervise.TOKEN_FILE]
+        if "checkpoints" not in config.sdar:
+            compose("sdar", [f"{name}=x" for name in names])
+            pytest.skip("this tree has no sdar.checkpoints and sdar.spot yet")
+        compose("sdar", [f"{name}=x" for name in (*names, supervise.CHECKPOINTS)] + [*supervise.SPOT])
 
 
 def test_interruptions_and_crashes_are_started_again(machine):

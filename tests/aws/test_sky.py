@@ -35,6 +35,7 @@ def test_it_calls_what_is_there():
     assert (ROOT / TASK["envs"]["RECIPE"]).is_file()
     for name in (supervise.RUN_DIR, supervise.CHECKPOINTS):
         assert f"{name}=" in TASK["run"]
+    assert all(override in TASK["run"] for override in supervise.SPOT)
     for name in supervise.DATA_VARIABLES:
         assert f"{name}=" in TASK["run"]
     used = {word for word in ("BUCKET", "RUN", "DATA", "RECIPE") if f"${word}" in TASK["run"] + TASK["setup"]}

@@ -20,6 +20,7 @@ from typing import Any
 # --- what this file takes for granted of a run; no template and no other script names any of it -----------------------
 CHECKPOINTS = "sdar.checkpoints.s3"  # s3://BUCKET/PREFIX
 RUN_DIR = "sdar.run_dir"
+SPOT = ("sdar.spot.imds=true", "sdar.spot.sigterm=true")  # watch the metadata service; SIGTERM is a notice too
 ENDPOINTS, TOKEN_FILE = "env.service.endpoints", "env.service.token_file"
 DATA_VARIABLES = ("ALFWORLD_DATA", "WEBSHOP_DATA", "SEARCH_QA_DATA")
 ENDED = 0
@@ -103,7 +104,7 @@ class Node:
             RuntimeError: the environments' token cannot be read.
         """
         command = ["bash", self._variables["SDAR_RECIPE"], f"{RUN_DIR}={self._run_dir}"]
-        command.append(f"{CHECKPOINTS}={self._prefix}/checkpoints")
+        command += [f"{CHECKPOINTS}={self._prefix}/checkpoints", *SPOT]
         if endpoints := self._list("endpoints.json"):
             command.append(f"{ENDPOINTS}=[{','.join(endpoints)}]")
             command.append(f"{TOKEN_FILE}={self._token()}")
