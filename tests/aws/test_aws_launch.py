@@ -143,6 +143,12 @@ def without_image_lookup(tmp_path, monkeypatch):
 
 FAKE_AWS = f"""#!{sys.executable}
 import boto3, sys
+if sys.argv[1:3] == ["autoscaling", "set-desired-capacity"]:
+    given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+    group, size = given["--auto-scaling-group-name"], int(given["--desired-capacity"])
+    client = boto3.client("autoscaling", region_name=given["--region"])
+    client.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=size)
+    sys.exit()
 assert sys.argv[1:3] == ["s3", "cp"], sys.argv
 source, target = sys.argv[-2:]
 bucket, _, key = source.removeprefix("s3://").partition("/")
@@ -199,12 +205,16 @@ def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, projec
     supervisor = (AWS / "node" / "supervise.py").read_text() + (AWS / "node" / "start.sh").read_text()
     assert set(told) == set(re.findall(r"SDAR_(?!SCRATCH)[A-Z_]+|AWS_REGION", supervisor)), "what is told is used"
 
-    # A release that was changed in the bucket is not run.
+    # A release that was changed in the bucket is not run, and the node does not stay for it.
+    (group,) = cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert group["DesiredCapacity"] == 1
     shutil.rmtree(tmp_path / "opt")
     (item,) = cloud("s3").list_objects_v2(Bucket=BUCKET, Prefix="releases/")["Contents"]
     cloud("s3").put_object(Bucket=BUCKET, Key=item["Key"], Body=b"something else")
     done = boot()
     assert done.returncode != 0 and "FAILED" in done.stdout and not list((tmp_path / "opt").iterdir())
+    (group,) = cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert group["DesiredCapacity"] == 0
 
 
 def test_a_release_is_the_committed_state_and_the_same_each_time(project):
