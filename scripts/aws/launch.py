@@ -22,6 +22,12 @@ from calls import Calls, LaunchError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = {"alfworld": "service", "webshop": "service,webshop", "search_qa": "service,search-qa"}
+# What a service is told beside its data's place, as in envs/docker/compose.yaml; --set comes after it and wins.
+ARGUMENTS = {
+    "alfworld": [],
+    "webshop": ["--set", "cache_dir=/tmp/webshop"],
+    "search_qa": ["--step-timeout", "180", "--set", 'retriever={"engine": "tantivy", "index": "/data/index"}'],
+}
 
 
 def store(calls: Calls, args: argparse.Namespace) -> None:
@@ -65,7 +71,8 @@ def data(calls: Calls, args: argparse.Namespace) -> None:
 
 
 def environments(calls: Calls, args: argparse.Namespace) -> None:
-    arguments = [word for setting in ("data_root=/data", *args.set) for word in ("--set", setting)]
+    arguments = ["--set", "data_root=/data", *ARGUMENTS[args.environment]]
+    arguments += [word for setting in args.set for word in ("--set", setting)]
     if any("|" in word for word in arguments):
         raise LaunchError("--set takes no value with a |")
     for name in service_names(args.environment, args.count):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from calls import MAX_TEMPLATE
 from cfn import AWS, TEMPLATES, Solved, read, walk
-from launch import EXTRAS
+from launch import ARGUMENTS, EXTRAS
 from sdar_envs import registry
 from sdar_envs.service.cli import _parser, read_config
 
@@ -175,14 +175,14 @@ def test_data_outlives_the_stack_and_logs_do_not_outlive_their_days():
 )
 def test_the_service_is_called_as_it_is(environment, settings):
     (task,) = resources("environment.yaml", "AWS::ECS::TaskDefinition").values()
-    words = ["data_root=/data", *(f"{k}={json.dumps(v)}" for k, v in settings.items())]
-    arguments = "|".join(word for setting in words for word in ("--set", setting))
+    own = [word for k, v in settings.items() for word in ("--set", f"{k}={json.dumps(v)}")]
+    arguments = "|".join(["--set", "data_root=/data", *ARGUMENTS[environment], *own])
     solved = Solved(read("environment.yaml"), Name="a-1", ImageTag="1", Environment=environment, Arguments=arguments)
     (container,) = solved.solve(task)["ContainerDefinitions"]
     args = _parser().parse_args(["serve", *container["Command"]])
     assert args.env == environment and args.host == "0.0.0.0"
     chosen = registry.get(environment).settings(read_config(args.config, args.set))
-    assert chosen["data_root"] == "/data" and {k: chosen[k] for k in settings}.keys() == settings.keys()
+    assert chosen["data_root"] == "/data" and {k: chosen[k] for k in settings} == settings
     assert args.drain_timeout + 5 < container["StopTimeout"] <= 120, "Fargate Spot gives two minutes"
     (port,) = container["PortMappings"]
     assert port["ContainerPort"] == args.port
