@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sdar_verl import leftovers
+from sdar_verl import joined, leftovers
 from sdar_verl.stop_signals import terminate_like_ctrl_c
 
 _PREFIX = "sdar-"
@@ -37,6 +37,8 @@ def launch(config: DictConfig) -> None:
     _absolute_paths(config)
     _settle(config)
     prepare(config)
+    if config.ray_kwargs.ray_init.address != "local":
+        joined.check(config)
     with _scratch(Path(config.sdar.run_dir)) as scratch, terminate_like_ctrl_c():
         _ray_settings(config, scratch)
         try:

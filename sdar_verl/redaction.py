@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 HIDDEN = "<redacted>"
-_SECRET_NAME = re.compile(r"key|token|secret|passw(or)?d|credential|authorization", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"key|token|secret|passw(or)?d|credential|authorization|signature", re.IGNORECASE)
 _HARMLESS_NAME = re.compile(r"tokeniz|keyword", re.IGNORECASE)  # cut out before looking for the above
 _SECRET_LOOK = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|A(KIA|SIA)[A-Z0-9]{16})\b"
     r"|(?<=://)[^/\s@]+(?=@)"
 )
 _ASSIGNMENT = re.compile(r"(?P<name>[^=\s]+)=(?P<value>\S+)")
+_QUERY = re.compile(r"(?<=[?&])(?P<name>[^=\s?&]+)=(?P<value>[^\s&]+)")  # of an address, presigned ones for example
+_HOLDS_A_SECRET = re.compile(  # and not pad_token, eos_token
+    r"(^|[.])token$|((hf|api|auth|access|bearer|session|security)_?token|(api|access|secret)_?key|secret|passw(or)?d)$",
+    re.IGNORECASE,
+)
 _NEVER_A_COUNT = re.compile(r"secret|passw|credential", re.IGNORECASE)
 
 
@@ -41,7 +46,25 @@ def redact(value: Any, name: str = "") -> Any:
     text = str(value)
     if text and _is_secret(name):
         return HIDDEN
-    return _SECRET_LOOK.sub(HIDDEN, _ASSIGNMENT.sub(_hide_assigned, text))
+    text = _QUERY.sub(_hide_assigned, _ASSIGNMENT.sub(_hide_assigned, text))
+    return _SECRET_LOOK.sub(HIDDEN, text)
+
+
+def find_secrets(value: Any, name: str = "") -> list[str]:
+    """Dotted names of texts in `value` that hold a secret: by its look, or under a name such as ``api_key``.
+
+    Names of files that hold one (``token_file``) are none. Narrower than `redact`, which hides what might be one.
+    """
+    if isinstance(value, Mapping):
+        return [
+            found for key, item in value.items() for found in find_secrets(item, f"{name}.{key}" if name else str(key))
+        ]
+    if isinstance(value, list | tuple):
+        return [found for i, item in enumerate(value) for found in find_secrets(item, f"{name}[{i}]")]
+    if not isinstance(value, str) or not value:
+        return []
+    presigned = any(_is_secret(match["name"]) for match in _QUERY.finditer(value))
+    return [name] if presigned or _SECRET_LOOK.search(value) or _HOLDS_A_SECRET.search(name) else []
 
 
 def _hide_assigned(match: re.Match[str]) -> str:

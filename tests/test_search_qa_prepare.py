@@ -19,7 +19,7 @@ PROBE = Path(__file__).with_name("prepare_probe.py")
 REFUSED = {
     "no questions": (["env.search_qa.data_root=null"], "data_root is not set"),
     "no retriever": (["env.search_qa.retriever.index=null"], "needs its folder: set index"),
-    "no such engine": (["env.search_qa.retriever.engine=bing"], "unknown retriever 'bing'; known: bm25s"),
+    "no such engine": (["env.search_qa.retriever.engine=bing"], "unknown retriever 'bing'; known: bedrock, bm25s"),
     "a dead server": (
         [
             "env.search_qa.retriever.engine=http",

@@ -162,8 +162,11 @@ def test_the_family_chooses_by_type_and_source(config):
     [
         ({"topp": 1}, "unknown keys under env.search_qa: topp; known: data_root"),
         ({"retriever": None}, "env.search_qa.retriever is not set"),
-        ({"retriever": {"engine": "bing"}}, "unknown retriever 'bing'; known: bm25s, dense, http, tantivy"),
-        ({"retriever": {"index": "x"}}, "set engine to one of bm25s"),
+        (
+            {"retriever": {"engine": "bing"}},
+            "unknown retriever 'bing'; known: bedrock, bm25s, dense, http, kendra, tantivy",
+        ),
+        ({"retriever": {"index": "x"}}, "set engine to one of bedrock, bm25s"),
         ({"retriever": {"engine": "bm25s"}}, "needs its folder: set index"),
         ({"retriever": {"engine": "bm25s", "index": "/nowhere"}}, "/nowhere holds no finished corpus"),
         ({"retriever": {"engine": "bm25s", "index": "x", "indx": 1}}, "unknown keys of retriever bm25s: indx"),

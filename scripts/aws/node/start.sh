@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Makes a fresh node (Amazon Linux 2023 with NVIDIA's driver) ready and starts the supervisor. Called by the user data of
+# scripts/aws/trainer.yaml as root, once in a node's life; whatever fails here ends the node instead of letting it idle.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+root=$PWD
+set -a
+source /etc/sdar/node.env
+set +a
+
+fail() {
+    echo "sdar: setting up the node failed in line $1" >&2
+    local set_up="$root/.venv/bin/python"
+    [[ -x $set_up ]] || set_up=python3
+    "$set_up" scripts/aws/node/supervise.py --give-up "setting up the node failed in line $1 of start.sh"
+}
+trap 'fail $LINENO' ERR
+
+again() { # COMMAND...: three tries, for what a network does
+    local try
+    for try in 1 2; do
+        "$@" && return 0
+        echo "sdar: try $try of '$*' failed" >&2
+        sleep $((try * 20))
+    done
+    "$@"
+}
+
+install -d -m 755 /var/log/sdar
+again dnf install --assumeyes --quiet amazon-cloudwatch-agent python3.11 python3.11-devel
+
+cat > /etc/sdar/logs.json << LOGS
+{"logs": {"logs_collected": {"files": {"collect_list": [
+  {"file_path": "/var/log/sdar/*.log", "log_group_name": "$SDAR_LOG_GROUP", "log_stream_name": "$SDAR_RUN/{instance_id}"},
+  {"file_path": "/var/log/cloud-init-output.log", "log_group_name": "$SDAR_LOG_GROUP",
+   "log_stream_name": "$SDAR_RUN/{instance_id}/setup"}
+]}}}}
+LOGS
+/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl -a fetch-config -m ec2 -s -c file:/etc/sdar/logs.json
+
+# Local NVMe where the image has mounted it, else the root volume.
+scratch=/opt/sdar-scratch
+! mountpoint --quiet /opt/dlami/nvme || scratch=/opt/dlami/nvme/sdar
+id sdar > /dev/null 2>&1 || useradd --system --create-home --shell /usr/sbin/nologin sdar
+install -d -m 750 -o sdar -g sdar "$scratch" "$scratch/data" "$scratch/runs" "$scratch/cache"
+if [[ -n $SDAR_DATA_KEY ]]; then
+    again aws s3 cp --only-show-errors --region "$AWS_REGION" "s3://$SDAR_BUCKET/$SDAR_DATA_KEY" "$scratch/data.tar"
+    tar --extract --auto-compress --no-same-owner --file "$scratch/data.tar" --directory "$scratch/data"
+    rm "$scratch/data.tar"
+    chown -R sdar:sdar "$scratch/data"
+fi
+
+PYTHON=python3.11 again bash scripts/setup.sh gpu
+
+cat > /etc/systemd/system/sdar.service << UNIT
+[Unit]
+Description=sdar training run $SDAR_RUN
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=exec
+User=sdar
+WorkingDirectory=$root
+EnvironmentFile=/etc/sdar/node.env
+Environment=SDAR_SCRATCH=$scratch HF_HOME=$scratch/cache PATH=$root/.venv/bin:/usr/local/cuda/bin:/usr/local/bin:/usr/bin:/bin
+ExecStart=$root/.venv/bin/python $root/scripts/aws/node/supervise.py
+# The supervisor starts the run again by itself; this is for its own death.
+Restart=on-failure
+RestartSec=10
+KillMode=mixed
+TimeoutStopSec=115
+RuntimeDirectory=sdar
+RuntimeDirectoryMode=0700
+StandardOutput=append:/var/log/sdar/run.log
+StandardError=inherit
+LimitNOFILE=1048576
+LimitMEMLOCK=infinity
+NoNewPrivileges=true
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl daemon-reload
+systemctl enable --now sdar.service

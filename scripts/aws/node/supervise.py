@@ -1,0 +1,187 @@
+"""Runs a recipe on a node until it has ended: again after interruptions and crashes, and then lets the node go.
+
+Called by the systemd unit that ``start.sh`` writes. It reads ``/etc/sdar`` (written by the user data) and uses the
+standard library and the AWS command line alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+# --- what this file takes for granted of a run; no template and no other script names any of it -----------------------
+CHECKPOINTS = "sdar.checkpoints.s3"  # s3://BUCKET/PREFIX
+RUN_DIR = "sdar.run_dir"
+SPOT = ("sdar.spot.imds=true", "sdar.spot.sigterm=true")  # watch the metadata service; SIGTERM is a notice too
+ENDPOINTS, TOKEN_FILE = "env.service.endpoints", "env.service.token_file"
+DATA_VARIABLES = ("ALFWORLD_DATA", "WEBSHOP_DATA", "SEARCH_QA_DATA")
+ENDED = 0
+INTERRUPTED = 75  # saved what it had; start it again
+HOPELESS = {2: "it refused its settings", 3: "a guard stopped it"}  # the same again would end the same
+
+# --- patience ---------------------------------------------------------------------------------------------------------
+CRASHES, WINDOW = 4, 3600.0  # so many crashes within so many seconds are too many
+PAUSE = 15.0  # seconds before another start; after a crash twice as long each time
+UPLOAD_SECONDS = 90.0
+RECORDS = "records"  # under the run's prefix: everything in the run's folder but checkpoints
+
+
+class Node:
+    """One node with one run.
+
+    Args:
+        variables: what the user data wrote to ``node.env`` (``SDAR_BUCKET``, ``SDAR_RUN``, ...).
+        settings: folder with ``overrides.json`` and ``endpoints.json``.
+        project: folder of the release.
+    """
+
+    def __init__(self, variables: dict[str, str], settings: Path, project: Path) -> None:
+        self._variables, self._settings, self._project = variables, settings, project
+        self._prefix = f"s3://{variables['SDAR_BUCKET']}/runs/{variables['SDAR_RUN']}"
+        self._stopped = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def supervise(self) -> int:
+        """Run until the end; 0 if the run has ended well, its status if it will not, 75 if the node is stopped."""
+        crashes: list[float] = []
+        while not self._stopped.is_set():
+            self._make_room()
+            status = self._run()
+            self._keep_records()
+            if self._stopped.is_set():
+                break
+            if status == ENDED:
+                self.end("ended", "")
+                return 0
+            if status in HOPELESS:
+                self.end("failed", f"status {status}: {HOPELESS[status]}")
+                return status
+            pause = PAUSE
+            if status != INTERRUPTED:
+                now = time.monotonic()
+                crashes = [*(at for at in crashes if now - at < WINDOW), now]
+                if len(crashes) >= CRASHES:
+                    self.end("failed", f"status {status}: {len(crashes)} crashes within {WINDOW:g} s")
+                    return status
+                pause *= 2 ** len(crashes)
+            say(f"the run ended with status {status}; it is started again in {pause:g} s")
+            self._stopped.wait(pause)
+        say("the node is being stopped; the next one goes on")
+        return INTERRUPTED
+
+    def stop(self) -> None:
+        """The node goes away: pass it on to the run, and start nothing more."""
+        self._stopped.set()
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+
+    def end(self, what: str, why: str) -> None:
+        """Leave a note beside the checkpoints and let the node go, unless a failed one is to be kept."""
+        say(f"the run {what}{': ' + why if why else ''}")
+        note = json.dumps({"state": what, "why": why, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        self._aws("s3", "cp", "--only-show-errors", "-", f"{self._prefix}/state.json", stdin=note)
+        if what == "failed" and self._variables["SDAR_WHEN_FAILED"] == "keep":
+            say("the node stays, and costs, until the stack is updated or deleted (WhenFailed=keep)")
+            return
+        group = self._variables["SDAR_GROUP"]
+        command = ("autoscaling", "set-desired-capacity", "--auto-scaling-group-name", group, "--desired-capacity", "0")
+        if not self._aws(*command):
+            say(f"THE NODE STILL RUNS AND COSTS: set the size of the Auto Scaling group {group} to 0")
+
+    def command(self) -> list[str]:
+        """The recipe with its overrides; those of the run come last and win.
+
+        Raises:
+            ValueError: a file of settings does not hold a list of texts.
+            RuntimeError: the environments' token cannot be read.
+        """
+        command = ["bash", self._variables["SDAR_RECIPE"], f"{RUN_DIR}={self._run_dir}"]
+        command += [f"{CHECKPOINTS}={self._prefix}/checkpoints", *SPOT]
+        if endpoints := self._list("endpoints.json"):
+            command.append(f"{ENDPOINTS}=[{','.join(endpoints)}]")
+            command.append(f"{TOKEN_FILE}={self._token()}")
+        return [*command, *self._list("overrides.json")]
+
+    @property
+    def _run_dir(self) -> Path:
+        return Path(self._variables["SDAR_SCRATCH"]) / "runs" / self._variables["SDAR_RUN"]
+
+    def _run(self) -> int:
+        data = str(Path(self._variables["SDAR_SCRATCH"]) / "data")
+        variables = {**os.environ, **dict.fromkeys(DATA_VARIABLES, data)}
+        self._child = subprocess.Popen(self.command(), cwd=self._project, env=variables)
+        if self._stopped.is_set():  # the signal came while it was started
+            self._child.terminate()
+        return self._child.wait()
+
+    def _make_room(self) -> None:
+        """Put a started run without any checkpoint aside: it cannot go on, and there is nothing in it to lose."""
+        if self._run_dir.exists() and not list(self._run_dir.glob("checkpoints/global_step_*")):
+            number = len(list(self._run_dir.parent.glob(f"{self._run_dir.name}.aside-*"))) + 1
+            self._run_dir.rename(self._run_dir.with_name(f"{self._run_dir.name}.aside-{number}"))
+
+    def _list(self, name: str) -> list[str]:
+        found: Any = json.loads((self._settings / name).read_text(encoding="utf-8"))
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise ValueError(f"{name} must hold a JSON list of texts, not {found!r}")
+        return found
+
+    def _token(self) -> Path:
+        """A file in memory that only this user reads: neither in a command line nor in an environment."""
+        path = Path(self._variables["RUNTIME_DIRECTORY"]) / "token"
+        asked = ["aws", "secretsmanager", "get-secret-value", "--secret-id", self._variables["SDAR_SECRET"]]
+        done = subprocess.run([*asked, "--query", "SecretString", "--output", "text"], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"the environments' token cannot be read: {done.stderr.strip()}")
+        path.touch(mode=0o600)
+        path.write_text(done.stdout.strip(), encoding="utf-8")
+        return path
+
+    def _keep_records(self) -> None:
+        if self._run_dir.exists():
+            self._aws(
+                "s3", "sync", "--only-show-errors", "--exclude", "checkpoints/*", str(self._run_dir),
+                f"{self._prefix}/{RECORDS}",
+            )  # fmt: skip
+
+    def _aws(self, *words: str, stdin: str | None = None) -> bool:
+        """Whether the command worked; what it says goes to the log. A failure here must not cost a checkpoint."""
+        try:
+            done = subprocess.run(["aws", *words], input=stdin, text=True, timeout=UPLOAD_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            say(f"aws {' '.join(words[:2])}: {error}")
+            return False
+        return done.returncode == 0
+
+
+def say(text: str) -> None:
+    print(f"[supervise] {text}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the recipe of this node.")
+    parser.add_argument("--settings", type=Path, default=Path("/etc/sdar"))
+    parser.add_argument("--give-up", metavar="WHY", help="do not run: note that the run failed, and let the node go")
+    args = parser.parse_args()
+    node = Node(dict(os.environ), args.settings, Path(__file__).resolve().parents[3])
+    if args.give_up is not None:
+        node.end("failed", args.give_up)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: node.stop())
+    try:
+        return node.supervise()
+    except (OSError, RuntimeError, ValueError) as error:
+        node.end("failed", str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
