@@ -12,12 +12,32 @@ from sdar_verl.evaluation.files import write_atomic
 
 TRACKER = "latest_checkpointed_iteration.txt"
 _FOLDER = re.compile(r"global_step_(\d+)")
+_SHARD = re.compile(r"(?P<kind>.+)_world_size_(?P<of>\d+)_rank_(?P<rank>\d+)\.pt")
 
 
 def is_complete(folder: Path) -> bool:
-    """True if every part was written: verl saves the actor first and ``data.pt`` (a zip file) last."""
+    """True if every part of every rank was written: verl saves the actor first and ``data.pt`` (a zip file) last."""
     actor = folder / "actor"
-    return actor.is_dir() and any(actor.iterdir()) and zipfile.is_zipfile(folder / "data.pt")
+    return (
+        actor.is_dir()
+        and any(actor.iterdir())
+        and zipfile.is_zipfile(folder / "data.pt")
+        and not missing_shards(folder)
+    )
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """Files of ranks that `folder` lacks, by the number of ranks that its other files name."""
+    found: dict[tuple[Path, str, int], set[int]] = {}
+    for path in folder.rglob("*.pt"):
+        if match := _SHARD.fullmatch(path.name):
+            found.setdefault((path.parent, match["kind"], int(match["of"])), set()).add(int(match["rank"]))
+    return [
+        (parent / f"{kind}_world_size_{ranks}_rank_{rank}.pt").relative_to(folder).as_posix()
+        for (parent, kind, ranks), there in found.items()
+        for rank in range(ranks)
+        if rank not in there
+    ]
 
 
 def complete_steps(root: Path) -> list[int]:
