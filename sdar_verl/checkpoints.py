@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.files import write_atomic
+from sdar_verl.evaluation.jsonl import read_lines
 
 TRACKER = "latest_checkpointed_iteration.txt"
 _FOLDER = re.compile(r"global_step_(\d+)")
@@ -48,6 +49,12 @@ def complete_steps(root: Path) -> list[int]:
     return sorted(step for step, path in found if is_complete(path))
 
 
+def has_trained(run_dir: Path) -> bool:
+    """Whether a step of the run was recorded; one that was stopped before has nothing to lose."""
+    metrics = run_dir / "metrics.jsonl"
+    return metrics.is_file() and any(line["step"] > 0 for line in read_lines(metrics))
+
+
 def prepare_resume(root: Path, *, had_run: bool, resume_mode: str, keep: int | None) -> int | None:
     """Point verl's tracker at the newest complete checkpoint and prune older ones.
 
@@ -56,7 +63,7 @@ def prepare_resume(root: Path, *, had_run: bool, resume_mode: str, keep: int | N
 
     Args:
         root: the run's checkpoint folder.
-        had_run: the run folder already holds a started run.
+        had_run: the run folder already holds a run that has trained.
         resume_mode: verl's ``trainer.resume_mode``.
         keep: complete checkpoints to keep; those of earlier processes are unknown to verl and would stay for ever.
 

@@ -16,6 +16,9 @@ import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdar_verl import leftovers
+from sdar_verl.spot import SpotStop
+from sdar_verl.spot.ending import Ending
+from sdar_verl.storage.settings import SpotSettings
 
 _PREFIX = "sdar-"
 _STARTED = "started"  # an empty file, as old as its run
@@ -37,12 +40,15 @@ def launch(config: DictConfig) -> None:
     _absolute_paths(config)
     _settle(config)
     prepare(config)
-    with _scratch(Path(config.sdar.run_dir)) as scratch, _stop_signals():
+    spot = Ending(Path(config.sdar.run_dir), SpotSettings(**config.sdar.spot))
+    with _scratch(Path(config.sdar.run_dir)) as scratch, _stop_signals(), spot.watched():
         _ray_settings(config, scratch)
         try:
-            stock.run_ppo(config)
+            stock.run_ppo(config, after_ray=spot.take_signals)
         except SystemExit as end:
             if end.code == signal.SIGTERM:  # Ray puts a handler of its own in the place of ours
+                if config.sdar.spot.sigterm:
+                    raise SpotStop("SIGTERM, before anything was trained") from None
                 raise KeyboardInterrupt(f"signal {end.code}") from None
             raise
         finally:

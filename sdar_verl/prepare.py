@@ -11,7 +11,7 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError
 
 from sdar_verl import preflight
-from sdar_verl.checkpoints import complete_steps, prepare_resume
+from sdar_verl.checkpoints import complete_steps, has_trained, prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
 from sdar_verl.errors import ConfigError
@@ -69,7 +69,7 @@ def prepare(config: DictConfig) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     step = prepare_resume(
         root,
-        had_run=(run_dir / MANIFEST).exists(),
+        had_run=(run_dir / MANIFEST).exists() and has_trained(run_dir),
         resume_mode=trainer["resume_mode"],
         keep=trainer["max_actor_ckpt_to_keep"],
     )

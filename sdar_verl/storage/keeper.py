@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sdar_verl.manifest import installed_versions
-from sdar_verl.storage.errors import StorageError
+from sdar_verl.storage.errors import DamageError, StorageError
 from sdar_verl.storage.identity import RunIdentity
-from sdar_verl.storage.local import folder_of, prune_local, write_local
+from sdar_verl.storage.local import folder_of, prune_local, read_local, write_local
 from sdar_verl.storage.manifest import Manifest, describe_folder
 from sdar_verl.storage.records import run_files
 from sdar_verl.storage.remote import RemoteCheckpoints, new_name
@@ -54,6 +54,7 @@ class CheckpointKeeper:
         self._waiting: int | None = None
         self._current: int | None = None
         self._last: int | None = None  # what was saved last
+        self._old: int | None = None  # what an earlier start saved, and perhaps uploaded
         self._records: dict[int, list[Snapshot]] = {}
         self._remote: RemoteCheckpoints | None = None
         self._sent = 0  # bytes of the checkpoint on its way
@@ -70,6 +71,13 @@ class CheckpointKeeper:
                 self._numbers["upload_superseded"] += 1
             self._waiting = self._last = step
             self._changed.notify_all()
+
+    def resumed(self, step: int) -> None:
+        """The run goes on from the checkpoint of `step`; it is uploaded if an earlier start did not come to that."""
+        with self._changed:
+            self._old = step
+        self.saved(step)
+        self.recorded(step)
 
     def recorded(self, step: int) -> None:
         """The run's files hold all of `step` and nothing later; needed before its checkpoint can be sealed."""
@@ -143,8 +151,9 @@ class CheckpointKeeper:
     def _keep(self, step: int) -> None:
         folder = folder_of(self._root, step)
         try:
-            files = describe_folder(folder)
-        except OSError as error:
+            before = read_local(folder) if step == self._old else None  # hashes of what was saved, not of what is left
+            files = before.checkpoint if before else describe_folder(folder)
+        except (OSError, DamageError) as error:
             self._failed(f"the checkpoint of step {step} cannot be read: {error}")
             return
         manifest = Manifest(
@@ -172,6 +181,8 @@ class CheckpointKeeper:
                 break
             try:
                 remote = self._connected()
+                if manifest.step == self._old and self._is_there(manifest.step):
+                    return None
                 transfer = Transfer(
                     remote, parallel=self._settings.parallel, bandwidth=self._settings.bandwidth, stop=self._stop
                 )
@@ -189,6 +200,13 @@ class CheckpointKeeper:
             return name
         self._say(f"the checkpoint of step {manifest.step} is on this machine alone")
         return None
+
+    def _is_there(self, step: int) -> bool:
+        there = any(entry.step == step for entry in self._connected().entries())
+        if there:
+            with self._changed:
+                self._numbers["uploaded_step"] = float(step)
+        return there
 
     def _connected(self) -> RemoteCheckpoints:
         if self._remote is None:

@@ -31,6 +31,12 @@ def read_local(folder: Path) -> Manifest | None:
     return Manifest.from_json(path.read_bytes(), str(path)) if path.is_file() else None
 
 
+def begin_saving(folder: Path) -> None:
+    """Make an older checkpoint in `folder` incomplete before it is written over: half old, half new is none."""
+    for name in (LOCAL_NAME, "data.pt"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def damage(folder: Path, *, read: bool) -> list[str]:
     """What is wrong with a complete checkpoint, by its manifest; one that a kill left without is taken as it is."""
     try:
