@@ -187,7 +187,8 @@ class SdarTrainer(PPOTrainerSync):
     def _leave(self, *, awake: bool, between: bool = False) -> None:
         """End the run if its machine goes away and this is a point to do so.
 
-        `awake`: the rollout holds its memory; `between`: no step has begun since the last one was recorded. A trained step is saved and recorded; its validation is left to the next start. A running one is abandoned if
+        `awake`: the rollout holds its memory; `between`: no step has begun since the last one was recorded.
+        A trained step is saved and recorded; its validation is left to the next start. A running one is abandoned if
         the settings say so: then the step before it is what is saved, and its tasks come again.
         """
         stop = self.checkpoints.told_to_stop()

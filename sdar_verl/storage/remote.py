@@ -11,6 +11,7 @@ Nothing is ever overwritten, so an upload cannot harm a checkpoint that is there
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -92,6 +93,20 @@ class RemoteCheckpoints:
                     found.append(f"{part}/{file.path} is missing")
                 elif size != file.size:
                     found.append(f"{part}/{file.path} has {size} bytes instead of {file.size}")
+        return found
+
+    def differing(self, name: str, manifest: Manifest) -> list[str]:
+        """What S3 holds with another content than `manifest` says; reads everything, keeps nothing."""
+        found = []
+        for part, files in ((CHECKPOINT, manifest.checkpoint), (RECORDS, manifest.records)):
+            for file in files:
+                digest = hashlib.sha256()
+                with self.place.reporting():
+                    body = self.client.get_object(Bucket=self.place.bucket, Key=self.key(name, part, file))["Body"]
+                    for block in body.iter_chunks(1 << 20):
+                        digest.update(block)
+                if digest.hexdigest() != file.sha256:
+                    found.append(f"{part}/{file.path} has other content than was saved")
         return found
 
     def key(self, name: str, part: str, file: StoredFile) -> str:

@@ -172,8 +172,8 @@ class Transfer:
             }
             self._finish(futures, set())
 
-    @contextmanager
-    def _manager(self) -> Iterator[Any]:
+    def _manager(self) -> Any:
+        """As a context it waits for its transfers, or, after an error, gives all of them up, begun parts included."""
         from s3transfer.manager import TransferConfig, TransferManager
 
         limit = None if self._bandwidth is None else max(1, int(self._bandwidth))
@@ -183,13 +183,7 @@ class Transfer:
             max_request_concurrency=self._parallel,
             max_bandwidth=limit,
         )
-        manager = TransferManager(self.remote.client, config)
-        try:
-            yield manager
-        except BaseException:
-            manager.shutdown(cancel=True)  # gives up multipart uploads as well
-            raise
-        manager.shutdown()
+        return TransferManager(self.remote.client, config)
 
     def _finish(self, futures: Mapping[str, Any], done: set[str]) -> None:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -1,6 +1,7 @@
 import itertools
 
 import pytest
+from runs import Run
 from s3_service import FaultyS3
 
 from sdar_verl.storage.place import Place
@@ -38,3 +39,17 @@ def place(s3):
     found.connect().create_bucket(Bucket=found.bucket)
     s3.calls.clear()
     return found
+
+
+@pytest.fixture
+def start(place, tmp_path):
+    """``start("machine")`` starts the run in that folder."""
+    runs = []
+
+    def begin(name, **changes):
+        runs.append(Run(tmp_path / name, changes.pop("place", place), **changes))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.keeper.close(timeout=5)
