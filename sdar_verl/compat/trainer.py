@@ -80,8 +80,8 @@ class SdarTrainer(PPOTrainerSync):
         """`call` with a look at the agent-loop workers after it: verl neither sees them die nor their episodes fail."""
 
         def look_after(*args: Any, **kwargs: Any) -> Any:
+            self._leave(awake=True)  # not within: the episodes that it aborts fail, and that is no error then
             try:
-                self._leave(awake=True)
                 return call(*args, **kwargs)
             finally:
                 self.agent_loop_manager.check_alive()
