@@ -85,7 +85,10 @@ class CheckpointKeeper:
             if self._settings.s3 is None or step not in (self._waiting, self._current) or step in self._records:
                 return
             try:
-                self._records = {step: run_files(self._run_dir, self._root)}
+                self._records = {
+                    **{known: files for known, files in self._records.items() if known == self._current},
+                    step: run_files(self._run_dir, self._root),
+                }
             except OSError as error:  # the keeper takes them itself when it closes
                 self._say(f"the run's files cannot be read for the checkpoint of step {step}: {error}")
             self._changed.notify_all()

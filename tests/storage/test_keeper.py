@@ -68,6 +68,17 @@ def test_what_waits_for_its_upload_stays_and_the_middle_is_passed_over(start, s3
     assert complete_steps(run.root) == [3]
 
 
+def test_records_of_a_slow_upload_outlive_the_next_steps(start, s3, place):
+    run = start("first", keep=3)
+    s3.delay = 0.3
+    run.save(1)
+    run.until(lambda: any("PUT" in call for call in s3.calls))
+    run.save(2)  # saved and recorded while the first is on its way
+    s3.delay = 0
+    run.uploaded(2)
+    assert [entry.step for entry in RemoteCheckpoints(place).entries()] == [1, 2]
+
+
 def test_errors_are_tried_again_counted_and_said(start, s3, monkeypatch):
     monkeypatch.setattr("sdar_verl.storage.place.ATTEMPTS", 1)
     run = start("first")
