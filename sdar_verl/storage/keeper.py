@@ -230,11 +230,15 @@ class CheckpointKeeper:
 
     def _wait_for_records(self, step: int) -> list[Snapshot]:
         with self._changed:
-            self._changed.wait_for(lambda: step in self._records or self._closing or self._stop.is_set())
+            self._changed.wait_for(
+                lambda: step in self._records or self._waiting is not None or self._closing or self._stop.is_set()
+            )
             if step in self._records:
                 return self._records[step]
             if self._stop.is_set():
                 raise Cancelled
+            if self._waiting is not None:
+                raise StorageError(f"step {step} was not recorded before the next checkpoint")
         try:
             return run_files(self._run_dir, self._root)  # the run ends before the step was recorded
         except OSError as error:
