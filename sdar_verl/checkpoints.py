@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.jsonl import read_lines
 
+_PRUNED = ".pruned-"
 TRACKER = "latest_checkpointed_iteration.txt"
 _FOLDER = re.compile(r"global_step_(\d+)")
 _SHARD = re.compile(r"(?P<kind>.+)_world_size_(?P<of>\d+)_rank_(?P<rank>\d+)\.pt")
@@ -84,6 +87,23 @@ def prepare_resume(root: Path, *, had_run: bool, resume_mode: str, keep: int | N
             )
         return None
     write_atomic(root / TRACKER, str(steps[-1]))
-    for step in steps[: -keep if keep else 0]:
-        shutil.rmtree(root / f"global_step_{step}", ignore_errors=True)
+    if keep:
+        prune(root, keep)
     return steps[-1]
+
+
+def prune(root: Path, keep: int, protect: Collection[int] = ()) -> list[int]:
+    """Remove all but the newest `keep` (at least 1) complete checkpoints and those in `protect`; returns their steps.
+
+    Each first loses its name, all at once: a kill in the middle leaves no half checkpoint that looks whole.
+    """
+    if keep < 1:
+        raise ConfigError(f"the newest checkpoint is always kept, so {keep} cannot be kept; use 1 or more")
+    for half in root.glob(f"{_PRUNED}*"):
+        shutil.rmtree(half, ignore_errors=True)
+    gone = [step for step in complete_steps(root)[:-keep] if step not in protect]
+    for step in gone:
+        half = root / f"{_PRUNED}{step}"
+        os.replace(root / f"global_step_{step}", half)
+        shutil.rmtree(half, ignore_errors=True)
+    return gone

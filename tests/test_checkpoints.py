@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from sdar_verl.checkpoints import TRACKER, complete_steps, has_trained, missing_shards, prepare_resume
+from sdar_verl.checkpoints import TRACKER, complete_steps, has_trained, missing_shards, prepare_resume, prune
 from sdar_verl.errors import ConfigError
 
 
@@ -39,6 +39,16 @@ def test_older_ones_are_pruned_as_the_configuration_says(tmp_path):
     assert complete_steps(tmp_path) == [2, 3, 4]
     assert resume(tmp_path, keep=None) == 4
     assert complete_steps(tmp_path) == [2, 3, 4]
+
+
+def test_a_removal_that_a_kill_cut_is_finished_by_the_next(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint(tmp_path, step)
+    (tmp_path / "global_step_1").rename(tmp_path / ".pruned-1")
+    assert prune(tmp_path, 1, protect=(2,)) == [] and complete_steps(tmp_path) == [2, 3]
+    assert prune(tmp_path, 1) == [2] and [path.name for path in tmp_path.iterdir()] == ["global_step_3"]
+    with pytest.raises(ConfigError, match="newest checkpoint is always kept"):
+        prune(tmp_path, 0)
 
 
 def test_a_checkpoint_that_a_kill_cut_is_passed_over(tmp_path):

@@ -217,7 +217,7 @@ class SdarTrainer(PPOTrainerSync):
             self.logger.log(data=metrics, step=step)
             self.checkpoints.recorded(step)
         self._shutdown_dump_executor()
-        raise self.checkpoints.told_to_stop()  # names the checkpoint that there is now
+        raise self.guards.stop or self.checkpoints.told_to_stop()  # which names the checkpoint that there is now
 
     def on_step_begin(self) -> None:
         self._unrecorded, self._began = None, time.monotonic()

@@ -10,10 +10,11 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from sdar_verl.checkpoints import prune
 from sdar_verl.manifest import installed_versions
 from sdar_verl.storage.errors import DamageError, StorageError
 from sdar_verl.storage.identity import RunIdentity
-from sdar_verl.storage.local import folder_of, prune_local, read_local, write_local
+from sdar_verl.storage.local import folder_of, read_local, write_local
 from sdar_verl.storage.manifest import Manifest, describe_folder
 from sdar_verl.storage.records import run_files
 from sdar_verl.storage.remote import RemoteCheckpoints, new_name
@@ -31,7 +32,7 @@ class CheckpointKeeper:
 
     Args:
         run_dir, root: the run's folder, and the one of its checkpoints.
-        keep_local: checkpoints to keep on the machine; None removes none.
+        keep_local: checkpoints to keep on the machine; None or 0 removes none.
         first_wait: seconds before the second try of an upload; doubled for each further one.
     """
 
@@ -249,10 +250,10 @@ class CheckpointKeeper:
         try:
             if uploaded is not None:
                 self._connected().prune(self._settings.keep, protect=(uploaded,))
-            if self._keep_local is not None:
+            if self._keep_local:
                 with self._changed:
                     waiting = () if self._waiting is None else (self._waiting,)
-                prune_local(self._root, self._keep_local, protect=waiting)
+                prune(self._root, self._keep_local, protect=waiting)
         except (StorageError, OSError) as error:
             self._failed(f"old checkpoints cannot be removed: {error}")
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 
-from sdar_verl.checkpoints import complete_steps
 from sdar_verl.evaluation.files import write_atomic
-from sdar_verl.storage.errors import DamageError, StorageError
+from sdar_verl.storage.errors import DamageError
 from sdar_verl.storage.manifest import LOCAL_NAME, Manifest, problems
 
-_ASIDE, _PRUNED = "damaged_", ".pruned-"
+_ASIDE = "damaged_"
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -53,17 +51,3 @@ def set_aside(root: Path, step: int) -> Path:
     aside = root / f"{_ASIDE}{folder_of(root, step).name}"
     os.replace(folder_of(root, step), aside)
     return aside
-
-
-def prune_local(root: Path, keep: int, protect: Collection[int] = ()) -> list[int]:
-    """Remove all but the newest `keep` complete checkpoints and those in `protect`; returns the steps removed."""
-    if keep < 1:
-        raise StorageError(f"the newest checkpoint is always kept, so keep={keep} cannot be; use 1 or more")
-    for half in root.glob(f"{_PRUNED}*"):
-        shutil.rmtree(half, ignore_errors=True)
-    gone = [step for step in complete_steps(root)[:-keep] if step not in protect]
-    for step in gone:
-        half = root / f"{_PRUNED}{step}"
-        os.replace(folder_of(root, step), half)  # at once: a kill leaves no half checkpoint under a good name
-        shutil.rmtree(half, ignore_errors=True)
-    return gone
