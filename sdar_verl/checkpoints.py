@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.files import write_atomic
+from sdar_verl.evaluation.jsonl import read_lines
 
+_PRUNED = ".pruned-"
 TRACKER = "latest_checkpointed_iteration.txt"
 _FOLDER = re.compile(r"global_step_(\d+)")
+_SHARD = re.compile(r"(?P<kind>.+)_world_size_(?P<of>\d+)_rank_(?P<rank>\d+)\.pt")
 
 
 def is_complete(folder: Path) -> bool:
-    """True if every part was written: verl saves the actor first and ``data.pt`` (a zip file) last."""
+    """True if every part of every rank was written: verl saves the actor first and ``data.pt`` (a zip file) last."""
     actor = folder / "actor"
-    return actor.is_dir() and any(actor.iterdir()) and zipfile.is_zipfile(folder / "data.pt")
+    return (
+        actor.is_dir()
+        and any(actor.iterdir())
+        and zipfile.is_zipfile(folder / "data.pt")
+        and not missing_shards(folder)
+    )
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """Files of ranks that `folder` lacks, by the number of ranks that its other files name."""
+    found: dict[tuple[Path, str, int], set[int]] = {}
+    for path in folder.rglob("*.pt"):
+        if match := _SHARD.fullmatch(path.name):
+            found.setdefault((path.parent, match["kind"], int(match["of"])), set()).add(int(match["rank"]))
+    return [
+        (parent / f"{kind}_world_size_{ranks}_rank_{rank}.pt").relative_to(folder).as_posix()
+        for (parent, kind, ranks), there in found.items()
+        for rank in range(ranks)
+        if rank not in there
+    ]
 
 
 def complete_steps(root: Path) -> list[int]:
@@ -28,6 +52,12 @@ def complete_steps(root: Path) -> list[int]:
     return sorted(step for step, path in found if is_complete(path))
 
 
+def has_trained(run_dir: Path) -> bool:
+    """Whether a step of the run was recorded; one that was stopped before has nothing to lose."""
+    metrics = run_dir / "metrics.jsonl"
+    return metrics.is_file() and any(line["step"] > 0 for line in read_lines(metrics))
+
+
 def prepare_resume(root: Path, *, had_run: bool, resume_mode: str, keep: int | None) -> int | None:
     """Point verl's tracker at the newest complete checkpoint and prune older ones.
 
@@ -36,7 +66,7 @@ def prepare_resume(root: Path, *, had_run: bool, resume_mode: str, keep: int | N
 
     Args:
         root: the run's checkpoint folder.
-        had_run: the run folder already holds a started run.
+        had_run: the run folder already holds a run that has trained.
         resume_mode: verl's ``trainer.resume_mode``.
         keep: complete checkpoints to keep; those of earlier processes are unknown to verl and would stay for ever.
 
@@ -57,6 +87,23 @@ def prepare_resume(root: Path, *, had_run: bool, resume_mode: str, keep: int | N
             )
         return None
     write_atomic(root / TRACKER, str(steps[-1]))
-    for step in steps[: -keep if keep else 0]:
-        shutil.rmtree(root / f"global_step_{step}", ignore_errors=True)
+    if keep:
+        prune(root, keep)
     return steps[-1]
+
+
+def prune(root: Path, keep: int, protect: Collection[int] = ()) -> list[int]:
+    """Remove all but the newest `keep` (at least 1) complete checkpoints and those in `protect`; returns their steps.
+
+    Each first loses its name, all at once: a kill in the middle leaves no half checkpoint that looks whole.
+    """
+    if keep < 1:
+        raise ConfigError(f"the newest checkpoint is always kept, so {keep} cannot be kept; use 1 or more")
+    for half in root.glob(f"{_PRUNED}*"):
+        shutil.rmtree(half, ignore_errors=True)
+    gone = [step for step in complete_steps(root)[:-keep] if step not in protect]
+    for step in gone:
+        half = root / f"{_PRUNED}{step}"
+        os.replace(root / f"global_step_{step}", half)
+        shutil.rmtree(half, ignore_errors=True)
+    return gone

@@ -15,7 +15,10 @@ import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdar_verl import joined, leftovers
+from sdar_verl.spot import SpotStop
+from sdar_verl.spot.ending import Ending
 from sdar_verl.stop_signals import terminate_like_ctrl_c
+from sdar_verl.storage.settings import SpotSettings
 
 _PREFIX = "sdar-"
 _STARTED = "started"  # an empty file, as old as its run
@@ -39,12 +42,15 @@ def launch(config: DictConfig) -> None:
     prepare(config)
     if config.ray_kwargs.ray_init.address != "local":
         joined.check(config)
-    with _scratch(Path(config.sdar.run_dir)) as scratch, terminate_like_ctrl_c():
+    spot = Ending(Path(config.sdar.run_dir), SpotSettings(**config.sdar.spot))
+    with _scratch(Path(config.sdar.run_dir)) as scratch, terminate_like_ctrl_c(), spot.watched():
         _ray_settings(config, scratch)
         try:
-            stock.run_ppo(config)
+            stock.run_ppo(config, after_ray=spot.take_signals)
         except SystemExit as end:
             if end.code == signal.SIGTERM:  # Ray puts a handler of its own in the place of ours
+                if config.sdar.spot.sigterm:
+                    raise SpotStop("SIGTERM, before anything was trained") from None
                 raise KeyboardInterrupt(f"signal {end.code}") from None
             raise
         finally:

@@ -11,7 +11,7 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError
 
 from sdar_verl import preflight
-from sdar_verl.checkpoints import complete_steps, prepare_resume
+from sdar_verl.checkpoints import complete_steps, has_trained, prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
 from sdar_verl.errors import ConfigError
@@ -20,13 +20,14 @@ from sdar_verl.manifest import FILE as MANIFEST
 from sdar_verl.manifest import ManifestError, build_manifest, data_hash, write_manifest
 from sdar_verl.redaction import find_secrets, redact
 from sdar_verl.rehearsal import rehearse
-from sdar_verl.requirements import check_backbone, check_teacher
+from sdar_verl.requirements import check_backbone, check_checkpoints, check_teacher
 from sdar_verl.run_skills import first_skills, pinned_skills
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, SkillStore
 from sdar_verl.skills.coverage import require_coverage
 from sdar_verl.skills.pins import keep as keep_skills
 from sdar_verl.skills.retrievers import names as retriever_names
+from sdar_verl.storage.restore import restore
 from sdar_verl.teacher import placements
 from sdar_verl.teacher_model import check_teacher_model
 
@@ -54,19 +55,22 @@ def prepare(config: DictConfig) -> None:
     check_teacher(plain, settings)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
+    run_dir = Path(settings.run_dir)
+    trainer = plain["trainer"]
+    _check_machine(plain)
+    check_checkpoints(plain, settings)
+    root = Path(trainer["default_local_dir"])
+    identity = restore(run_dir, root, settings.checkpoints, resume_mode=trainer["resume_mode"])
     skills = _check_skills(settings, goes_on=_goes_on(plain, settings)) if settings.uses_skills else None
     tokenizer = _check_model(plain)
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
-    _check_machine(plain)
     template_kwargs = plain["data"]["apply_chat_template_kwargs"] or {}
     rehearse(settings, tokenizer, template_kwargs, plain["data"]["max_prompt_length"], skills)
-    run_dir = Path(settings.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    trainer = plain["trainer"]
     step = prepare_resume(
-        Path(trainer["default_local_dir"]),
-        had_run=(run_dir / MANIFEST).exists(),
+        root,
+        had_run=(run_dir / MANIFEST).exists() and has_trained(run_dir),
         resume_mode=trainer["resume_mode"],
         keep=trainer["max_actor_ckpt_to_keep"],
     )
@@ -82,6 +86,7 @@ def prepare(config: DictConfig) -> None:
     OmegaConf.save(redacted(config), run_dir / "config.yaml")
     if skills is not None:
         keep_skills(run_dir, skills.all())
+    identity.write(run_dir)
     _write_manifest(plain, settings, panel, run_dir, skills)
 
 

@@ -32,6 +32,27 @@ def check_backbone(plain: dict[str, Any], settings: Settings) -> None:
         )
 
 
+def check_checkpoints(plain: dict[str, Any], settings: Settings) -> None:
+    """What an upload to S3 asks of verl's own way to save, and one rule at a time for when to save."""
+    trainer, checkpoint = plain["trainer"], plain["actor_rollout_ref"]["actor"]["checkpoint"]
+    if settings.spot.mtbf_hours is not None and trainer["save_freq"] > 0:
+        raise ConfigError(
+            f"sdar.spot.mtbf_hours and trainer.save_freq={trainer['save_freq']} each say when to save; set one of them "
+            "to null or -1"
+        )
+    if settings.checkpoints.s3 is None:
+        return
+    _require(
+        "sdar.checkpoints.s3",
+        {
+            "actor_rollout_ref.actor.checkpoint.async_save=false": bool(checkpoint.get("async_save")),
+            "trainer.del_local_ckpt_after_load=false": bool(trainer["del_local_ckpt_after_load"]),
+            "a run folder that all nodes share, and sdar.checkpoints.shared_folder=true (each node writes its own "
+            "ranks)": trainer["nnodes"] > 1 and not settings.checkpoints.shared_folder,
+        },
+    )
+
+
 def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
     """What the teacher's weights and its divergence ask of actor and reference model."""
     if settings.distillation is None:

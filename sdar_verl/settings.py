@@ -21,6 +21,7 @@ from sdar_verl.settings_parts import (
     TeacherSettings,
     UcbSettings,
 )
+from sdar_verl.storage.settings import CheckpointSettings, SpotSettings
 from sdar_verl.teacher.contexts import CONTEXTS, SkillsContext
 
 ROWS = ("step", "trajectory")
@@ -41,6 +42,8 @@ class Settings:
     token_episodes: episodes a step whose tokens are written to ``tokens.jsonl``.
     poll_seconds: how often the trainer looks for finished episodes.
     guards: what is watched in each step, see `sdar_verl.guards`; those that are off or have nothing to watch left out.
+    checkpoints: where they go beside the machine.
+    spot: how the end of the machine is noticed and met.
     """
 
     method: str
@@ -58,6 +61,8 @@ class Settings:
     token_episodes: int
     poll_seconds: float
     guards: dict[str, GuardSettings]
+    checkpoints: CheckpointSettings
+    spot: SpotSettings
 
     def __post_init__(self) -> None:
         if self.rows not in ROWS:
@@ -178,6 +183,8 @@ class Settings:
                 guard_settings(_part(sdar, "guards", "sdar.")),
                 term.gate if enabled and term.place == "loss" else None,
             ),
+            checkpoints=_make(CheckpointSettings, _part(sdar, "checkpoints", "sdar."), "sdar.checkpoints"),
+            spot=_make(SpotSettings, _part(sdar, "spot", "sdar."), "sdar.spot"),
         )
 
 

@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sdar_verl.errors import RegistrationError, SdarError
 from sdar_verl.guards import EXIT_CODE, GuardStop
+from sdar_verl.spot import EXIT_CODE as SPOT_EXIT_CODE
+from sdar_verl.spot import SpotStop
 
 
 def verl_config_dir() -> str:
@@ -43,6 +45,9 @@ def _main(config: DictConfig) -> None:
         # from a Ray task it comes with the task's traceback around it
         print(f"sdar: stopped by a guard: {getattr(stop, 'cause', stop)}", file=sys.stderr)
         raise SystemExit(EXIT_CODE) from None
+    except SpotStop as stop:
+        print(f"sdar: stopped for its machine's sake: {getattr(stop, 'cause', stop)}", file=sys.stderr)
+        raise SystemExit(SPOT_EXIT_CODE) from None
     except SdarError as error:  # caught in here: Hydra prints a traceback for whatever leaves this function
         print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -55,7 +60,8 @@ def _main(config: DictConfig) -> None:
 def main() -> None:
     """Console entry; errors that a user can act upon are printed without a traceback and end with code 2.
 
-    A run that is stopped by Ctrl-C or SIGTERM ends with code 130, one that a guard stops with code 3.
+    A run that is stopped by Ctrl-C or SIGTERM ends with code 130, one that a guard stops with code 3, and one
+    whose machine goes away (``sdar.spot``) with code 75: start the same command again.
     """
     _main()
 

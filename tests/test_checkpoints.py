@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from sdar_verl.checkpoints import TRACKER, complete_steps, prepare_resume
+from sdar_verl.checkpoints import TRACKER, complete_steps, has_trained, missing_shards, prepare_resume, prune
 from sdar_verl.errors import ConfigError
 
 
@@ -41,6 +41,16 @@ def test_older_ones_are_pruned_as_the_configuration_says(tmp_path):
     assert complete_steps(tmp_path) == [2, 3, 4]
 
 
+def test_a_removal_that_a_kill_cut_is_finished_by_the_next(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint(tmp_path, step)
+    (tmp_path / "global_step_1").rename(tmp_path / ".pruned-1")
+    assert prune(tmp_path, 1, protect=(2,)) == [] and complete_steps(tmp_path) == [2, 3]
+    assert prune(tmp_path, 1) == [2] and [path.name for path in tmp_path.iterdir()] == ["global_step_3"]
+    with pytest.raises(ConfigError, match="newest checkpoint is always kept"):
+        prune(tmp_path, 0)
+
+
 def test_a_checkpoint_that_a_kill_cut_is_passed_over(tmp_path):
     checkpoint(tmp_path, 3)
     checkpoint(tmp_path, 4, data=False)
@@ -51,6 +61,23 @@ def test_a_checkpoint_that_a_kill_cut_is_passed_over(tmp_path):
     (tmp_path / TRACKER).write_text("6")
     assert complete_steps(tmp_path) == [3]
     assert resume(tmp_path) == 3 and (tmp_path / TRACKER).read_text() == "3"
+
+
+def test_a_checkpoint_that_lacks_a_rank_is_passed_over(tmp_path):
+    for step, ranks in ((1, (0, 1, 2)), (2, (0, 2))):
+        folder = checkpoint(tmp_path, step)
+        for rank in ranks:
+            (folder / "actor" / f"optim_world_size_3_rank_{rank}.pt").write_bytes(b"state")
+    assert missing_shards(tmp_path / "global_step_2") == ["actor/optim_world_size_3_rank_1.pt"]
+    assert complete_steps(tmp_path) == [1]
+
+
+def test_only_a_recorded_step_counts_as_training(tmp_path):
+    assert not has_trained(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step":0,"data":{}}\n{"step":1,"da')
+    assert not has_trained(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step":0,"data":{}}\n{"step":1,"data":{}}\n')
+    assert has_trained(tmp_path)
 
 
 def test_a_run_without_a_checkpoint_never_starts_over_by_itself(tmp_path):

@@ -181,6 +181,7 @@ def places(tmp_path_factory):
     (folders["general"] / "general.md").write_text(GENERAL)
     (folders["malformed"] / "bad.md").write_text("no front matter")
     (folders["started"] / "manifest.json").write_text("{}")
+    (folders["started"] / "metrics.jsonl").write_text('{"step":0,"data":{}}\n{"step":1,"data":{}}\n')
     return {"root": root, "games": games, **folders}
 
 

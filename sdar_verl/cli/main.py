@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "memory, time and cost of a run on AWS instances, before anything is rented",
     "doctor": "check versions, platform, plugin, data, memory, disk and ports",
     "methods": "list the methods with their parts",
+    "checkpoints": "list, fetch, check and remove checkpoints, on this machine or in S3",
     "skills": "list, show, check, compare and share skill sets",
     "lab": "make and measure the tiny model of the quickstart",
 }

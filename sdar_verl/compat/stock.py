@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from omegaconf import DictConfig
 
 
-def run_ppo(config: DictConfig) -> None:
-    """verl's ``run_ppo`` with its own task runner; the trainer is chosen by ``trainer.v1.trainer_mode``."""
+def run_ppo(config: DictConfig, after_ray: Callable[[], None] = lambda: None) -> None:
+    """verl's ``run_ppo`` with its own task runner; the trainer is chosen by ``trainer.v1.trainer_mode``.
+
+    `after_ray` is called in this process once Ray has started, before the task runner does.
+    """
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
-    run_ppo(config, task_runner_class=TaskRunnerV1)
+    class Runner:
+        @staticmethod
+        def options(**options: Any) -> Any:
+            after_ray()
+            return TaskRunnerV1.options(**options)
+
+        @staticmethod
+        def remote() -> Any:
+            after_ray()
+            return TaskRunnerV1.remote()
+
+    run_ppo(config, task_runner_class=Runner)
 
 
 def validate(config: DictConfig) -> None:

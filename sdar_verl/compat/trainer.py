@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sdar_verl.compat import rows
 from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, SdarLoss
 from sdar_verl.compat.outcome_advantages import by_episode
 from sdar_verl.compat.registration import on_cpu
+from sdar_verl.compat.run_checkpoints import RunCheckpoints, forget
 from sdar_verl.compat.run_guards import RunGuards
 from sdar_verl.compat.run_metrics import RecordedTracking
 from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
@@ -49,7 +51,10 @@ class SdarTrainer(PPOTrainerSync):
         learns = self.settings.uses_skills and self.settings.skills.learns
         self.skill_learning = SkillLearning(self.run_dir, self.settings.skills) if learns else None
         self.guards: RunGuards | None = None
-        self.saved_step = -1
+        self.checkpoints: RunCheckpoints | None = None
+        self._validating = False
+        self._unrecorded: tuple[Any, dict] | None = None  # batch and metrics of a trained step
+        self._order: dict | None = None  # of the tasks, as the running step found it
         super().__init__(config)
 
     @property
@@ -75,6 +80,7 @@ class SdarTrainer(PPOTrainerSync):
         """`call` with a look at the agent-loop workers after it: verl neither sees them die nor their episodes fail."""
 
         def look_after(*args: Any, **kwargs: Any) -> Any:
+            self._leave(awake=True)  # not within: the episodes that it aborts fail, and that is no error then
             try:
                 return call(*args, **kwargs)
             finally:
@@ -100,13 +106,15 @@ class SdarTrainer(PPOTrainerSync):
                 self.role_worker_mapping[role] = ray.remote(ActorWorker)
 
     def _save_checkpoint(self) -> None:
+        self.checkpoints.save(self.global_steps, self._step_folder(), self._write_checkpoint)
+
+    def _write_checkpoint(self) -> None:
         # before verl's own parts: the last of them makes a checkpoint complete
         if self.settings.teacher.update_rate is not None:
             self.ref_policy_wg.save_teacher(str((self._step_folder() / "actor").absolute()))
         if self.skill_learning is not None:
             self.skill_learning.save(self._step_folder())
         super()._save_checkpoint()
-        self.saved_step = self.global_steps
 
     def _step_folder(self) -> Path:
         """Of this step's checkpoint."""
@@ -124,6 +132,7 @@ class SdarTrainer(PPOTrainerSync):
         for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl", GUARD_FILE):
             drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
         self.guards = RunGuards(self.run_dir, self.settings.guards)
+        self.checkpoints = RunCheckpoints(self.settings, self.config, self.global_steps)
         if self.global_steps > 0:
             with open_dict(self.config):
                 self.config.trainer.val_before_train = self._panel_unplayed()
@@ -155,15 +164,67 @@ class SdarTrainer(PPOTrainerSync):
     def step(self, metrics: dict, timing_raw: dict):
         batch = super().step(metrics, timing_raw)
         metrics.update(self.guards.look(self.global_steps, metrics))
+        metrics.update(self.checkpoints.metrics())
+        self._unrecorded = batch, metrics
         return batch
 
     def on_step_end(self) -> None:
-        if self.guards.stop is not None and self.saved_step != self.global_steps:
+        guarded = self.guards.stop is not None and self.checkpoints.saved_step != self.global_steps
+        if guarded or self.checkpoints.is_due(self.global_steps, self.global_steps >= self.total_training_steps):
             with marked_timer("save_checkpoint", self.timing_raw, color="green"):
                 self._save_checkpoint()  # before the rollout engine wakes up and takes its memory back
+        self._leave(awake=False)
         super().on_step_end()
 
+    def on_validate_begin(self) -> None:
+        self._validating = True
+        super().on_validate_begin()
+
+    def on_validate_end(self) -> None:
+        self._validating = False
+        super().on_validate_end()
+
+    def _leave(self, *, awake: bool, between: bool = False) -> None:
+        """End the run if its machine goes away and this is a point to do so.
+
+        `awake`: the rollout holds its memory; `between`: no step has begun since the last one was recorded.
+        A trained step is saved and recorded; its validation is left to the next start. A running one is abandoned if
+        the settings say so: then the step before it is what is saved, and its tasks come again.
+        """
+        stop = self.checkpoints.told_to_stop()
+        if stop is None:
+            return
+        step = self.global_steps
+        running = not (between or self._validating or self._unrecorded is not None)
+        if running and not self.checkpoints.may_abandon(step):
+            return
+        last = step - (running or between)
+        if last > 0 and self.checkpoints.saved_step != last:
+            if awake:
+                self.checkpoint_manager.abort_replicas(reject_request=True)
+                self.checkpoint_manager.sleep_replicas()
+            self.global_steps = last
+            if running:
+                forget(self.train_dataloader, self._order, self._save_checkpoint)
+            else:
+                self._save_checkpoint()
+            self.global_steps = step
+        if self._unrecorded is not None:
+            batch, metrics = self._unrecorded
+            self.timing_raw.setdefault("step", time.monotonic() - self._began)
+            epoch = (step - 1) // self.steps_per_epoch
+            self._compute_metrics(batch, metrics, self.timing_raw, global_steps=step, epoch=epoch)
+            self.logger.log(data=metrics, step=step)
+            self.checkpoints.recorded(step)
+        self._shutdown_dump_executor()
+        raise self.guards.stop or self.checkpoints.told_to_stop()  # which names the checkpoint that there is now
+
     def on_step_begin(self) -> None:
+        self._unrecorded, self._began = None, time.monotonic()
+        self.checkpoints.recorded(self.global_steps - 1)
+        self._leave(awake=True, between=True)
+        if self.train_dataloader_it is not None and self.checkpoints.may_abandon(self.global_steps):
+            self._order = self.train_dataloader.state_dict()
         if self.guards.stop is not None:  # the step it was found in is recorded by now
             self._shutdown_dump_executor()
             raise self.guards.stop
@@ -175,7 +236,12 @@ class SdarTrainer(PPOTrainerSync):
             timing_raw["adv"] -= timing_raw["teacher"]  # the teacher is scored inside, and shown on its own
         return batch
 
+    def _compute_old_log_prob(self, batch, metrics: dict):
+        self._leave(awake=False)
+        return super()._compute_old_log_prob(batch, metrics)
+
     def _compute_advantage(self, batch, metrics: dict):
+        self._leave(awake=False)  # from here on its episodes are counted
         self._episode_metrics(batch, metrics)
         term = self.settings.distillation
         if term is not None:
@@ -260,9 +326,15 @@ class SdarTrainer(PPOTrainerSync):
         return {**metrics, **found.metrics()}
 
     def fit(self, agent_loop_manager) -> None:
+        ended: BaseException | None = None
         try:
             super().fit(agent_loop_manager)
+            self.checkpoints.recorded(self.checkpoints.saved_step)
             if self.guards.stop is not None:  # found in the last step
                 raise self.guards.stop
+        except BaseException as error:
+            ended = error
+            raise
         finally:
             agent_loop_manager.close()
+            self.checkpoints.close(ended)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from sdar_verl import aws
 from sdar_verl.skills.errors import SkillError
 
 SCHEME = "dynamodb://"
 FORM = "dynamodb://TABLE/SET[?region=...&endpoint=...&release=N]"
-ATTEMPTS, CONNECT_SECONDS, READ_SECONDS = 8, 5, 20
+ATTEMPTS = 8
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _SET = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 
@@ -69,42 +69,20 @@ class Address:
 
 
 def connect(address: Address) -> Any:
-    """A DynamoDB client that waits longer the more often it is throttled (botocore's adaptive mode)."""
-    boto3 = _boto3()
-    from botocore.config import Config
-
-    config = Config(
-        retries={"mode": "adaptive", "total_max_attempts": ATTEMPTS},
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        user_agent_appid="sdar-verl",
+    """A DynamoDB client that waits longer the more often it is throttled."""
+    return aws.connect(
+        "dynamodb",
+        address,
+        region=address.region,
+        endpoint=address.endpoint,
+        error=SkillError,
+        attempts=ATTEMPTS,
     )
-    with reporting(address):
-        session = boto3.session.Session(region_name=address.region)
-        try:
-            return session.client("dynamodb", endpoint_url=address.endpoint, config=config)
-        except ValueError as error:  # botocore's word for a malformed endpoint
-            raise SkillError(f"{address}: {error}; give the endpoint as http://HOST:PORT") from error
 
 
-@contextmanager
-def reporting(address: Address) -> Iterator[None]:
+def reporting(address: Address) -> AbstractContextManager[None]:
     """Turns botocore's errors into a `SkillError` that says what to do."""
-    _boto3()
-    from botocore import exceptions as aws
-
-    try:
-        yield
-    except aws.NoRegionError as error:
-        raise SkillError(f"{address}: no AWS region; add ?region=..., or set AWS_REGION") from error
-    except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
-        raise SkillError(f"{address}: no AWS credentials ({error}); give the machine a role, or log in") from error
-    except aws.ClientError as error:
-        code = error.response["Error"].get("Code", "")
-        said = error.response["Error"].get("Message", "")
-        raise SkillError(f"{address}: {code}: {said}{_advice(code, address)}") from error
-    except aws.BotoCoreError as error:
-        raise SkillError(f"{address}: DynamoDB cannot be reached: {error}") from error
+    return aws.reporting(address, "DynamoDB", SkillError, lambda code: _advice(code, address))
 
 
 def is_failed_condition(error: Any) -> bool:
@@ -114,17 +92,8 @@ def is_failed_condition(error: Any) -> bool:
 def _advice(code: str, address: Address) -> str:
     if code == "ResourceNotFoundException":
         return f". Create the table: sdar skills push FOLDER {address} --create-table"
-    if code in ("ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"):
+    if code in aws.THROTTLED:
         return f". It was tried {ATTEMPTS} times; raise the table's capacity, or use on-demand capacity"
-    if code in ("AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException"):
+    if code in aws.REFUSED:
         return ". The role needs dynamodb:Query, GetItem and BatchGetItem on the table, to push also PutItem"
     return ""
-
-
-def _boto3() -> Any:
-    try:
-        import boto3
-        import boto3.session
-    except ImportError as error:
-        raise SkillError("skills in DynamoDB need boto3: pip install 'sdar-verl[aws]'") from error
-    return boto3

@@ -48,12 +48,36 @@ def test_a_blind_guard_that_should_stop_says_so_once(tmp_path, capsys):
     assert not (tmp_path / guards.FILE).exists()
 
 
+class Untold:
+    """Checkpoints of a run whose machine stays."""
+
+    saved_step = 0
+
+    def save(self, step, folder, write):
+        write()
+        self.saved_step = step
+
+    def is_due(self, step, last):
+        return False
+
+    def told_to_stop(self):
+        return None
+
+    def recorded(self, step):
+        pass
+
+    def metrics(self):
+        return {}
+
+
 @pytest.mark.parametrize("due", [True, False])
 def test_the_step_that_stops_has_its_checkpoint_and_its_metrics_first(tmp_path, monkeypatch, due):
     """verl's order of a step: step, checkpoint where due, end of step, metrics, begin of the next step."""
     told = []
     trainer = object.__new__(SdarTrainer)
-    trainer.guards, trainer.saved_step, trainer.global_steps = RunGuards(tmp_path, STOP), -1, 0
+    trainer.guards, trainer.checkpoints, trainer.global_steps = RunGuards(tmp_path, STOP), Untold(), 0
+    trainer.train_dataloader_it, trainer.total_training_steps, trainer._validating = None, 9, False
+    trainer._step_folder = lambda: tmp_path
     trainer.timing_raw, trainer.skill_learning = {}, None
     base = SdarTrainer.__mro__[1]
     trainer.settings = type("S", (), {"teacher": type("T", (), {"update_rate": None})})

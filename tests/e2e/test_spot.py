@@ -1,0 +1,103 @@
+"""A real run whose machine goes away, twice, and that goes on in an empty folder from S3 alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdar_verl.evaluation.jsonl import read_records
+from sdar_verl.evaluation.records import EpisodeRecord
+from sdar_verl.storage.place import Place
+from sdar_verl.storage.remote import RemoteCheckpoints
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "spot"))
+from fake_imds import ACTION, INTERRUPTION, FakeImds  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LIKELIEST = {  # the likeliest token always: equal weights play equal episodes, whatever the seeds of a start
+    "actor_rollout_ref.rollout.top_k": 1,
+    "actor_rollout_ref.actor.optim.lr": 1e-3,
+    "env.alfworld.max_steps": 6,
+    "trainer.val_before_train": "false",
+    "trainer.test_freq": -1,
+    "trainer.save_freq": -1,
+    "data.seed": 3,
+}
+SAME = ("actor/entropy", "actor/grad_norm", "sdar/gap_mean", "sdar/gate_mean", "episode/turns", "episode/success_rate")
+
+
+@pytest.fixture
+def place(monkeypatch):
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    found = Place("runs", "alfworld", region="us-east-1", endpoint=f"http://{host}:{port}")
+    found.connect().create_bucket(Bucket="runs")
+    yield found
+    server.stop()
+
+
+@pytest.fixture
+def imds(monkeypatch):
+    service = FakeImds()
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
+    yield service
+    service.close()
+
+
+def test_two_interruptions_and_the_numbers_of_a_run_without_them(train, place, imds):
+    """First machine: a notice, the step is finished. Second: SIGTERM, the step is abandoned. Third: to the end.
+
+    Guards the exit code, that each machine starts empty and has the run's whole past, that nothing is left over, and
+    that tasks and numbers are those of a run that was never interrupted.
+    """
+    cloud = {**LIKELIEST, "sdar.checkpoints.s3": f"'{place}'"}
+    first = train("first", {**cloud, "sdar.spot.imds": "true", "sdar.spot.poll_seconds": 0.2,
+                            "trainer.total_training_steps": 1000})  # fmt: skip
+    first.until(lambda: len(first.steps()) >= 2, "two steps")
+    imds.answers[ACTION] = INTERRUPTION
+    assert first.wait(120) == 75, first.tail()
+    assert first.left() == []
+    done = first.steps()[-1]
+    assert f"goes on from the checkpoint of step {done}" in first.log.read_text(), first.tail()
+    assert [entry.step for entry in RemoteCheckpoints(place).entries()] == [done]
+
+    second = train("second", {**cloud, "sdar.spot.sigterm": "true", "sdar.spot.on_notice": "abandon",
+                              "trainer.total_training_steps": 1000})  # fmt: skip
+    second.until(lambda: second.steps() and second.steps()[-1] > done, "a step more")
+    second.signal(signal.SIGTERM)
+    assert second.wait(120) == 75, second.tail()
+    assert second.left() == []
+    assert second.lines("metrics.jsonl")[:done] == first.lines("metrics.jsonl")
+    kept = second.steps()[-1]
+    assert [entry.step for entry in RemoteCheckpoints(place).entries()] == [done, kept]
+
+    third = train("third", {**cloud, "trainer.total_training_steps": kept + 1})
+    assert third.wait() == 0, third.tail()
+    assert third.left() == [] and third.steps() == list(range(1, kept + 2))
+    assert json.loads((third.run_dir / "run.json").read_text())["start"] == 3
+
+    plain = train("plain", {**LIKELIEST, "trainer.total_training_steps": kept + 1})
+    assert plain.wait() == 0, plain.tail()
+    assert _tasks(third) == _tasks(plain)
+    for one, other in zip(third.lines("metrics.jsonl"), plain.lines("metrics.jsonl"), strict=True):
+        for name in SAME:
+            assert one["data"][name] == pytest.approx(other["data"][name], rel=1e-3, abs=1e-5), (one["step"], name)
+    entropies = [line["data"]["actor/entropy"] for line in plain.lines("metrics.jsonl")]
+    assert max(entropies) - min(entropies) > 0.01, "the weights hardly change: this test could not fail"
+
+
+def _tasks(run):
+    """The tasks of each step, as often as they were played."""
+    played = list(read_records(run.run_dir / "episodes" / "train.jsonl", EpisodeRecord))
+    return {step: sorted(e.task_id for e in played if e.step == step) for step in run.steps()}

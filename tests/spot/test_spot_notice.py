@@ -1,0 +1,160 @@
+"""How the end of a machine is heard: the metadata service, SIGTERM, and the word that is left for the trainer."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from fake_imds import ACTION, INTERRUPTION, REBALANCE, FakeImds
+
+from sdar_verl import train
+from sdar_verl.errors import ConfigError
+from sdar_verl.spot import SpotStop
+from sdar_verl.spot.ending import Ending
+from sdar_verl.spot.imds import VARIABLE, Metadata, MetadataError, Watcher
+from sdar_verl.spot.notice import SAVE, STOP, NoticeBox
+from sdar_verl.storage.settings import SpotSettings
+
+
+@pytest.fixture
+def imds(monkeypatch):
+    service = FakeImds()
+    monkeypatch.setenv(VARIABLE, service.url)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # must not be used on the way there
+    yield service
+    service.close()
+
+
+def settings(**changes):
+    base = {"imds": False, "sigterm": False, "on_notice": "finish", "on_rebalance": "save", "poll_seconds": 0.05}
+    return SpotSettings(**{**base, "upload_seconds": 5, "mtbf_hours": None, **changes})
+
+
+def until(done):
+    limit = time.monotonic() + 10
+    while not (result := done()):
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    return result
+
+
+def test_tokens_are_fetched_once_and_again_when_they_expire(imds):
+    metadata = Metadata()
+    assert metadata.get(ACTION) is None and metadata.get(REBALANCE) is None
+    assert len(imds.tokens) == 1
+    imds.answers[ACTION] = INTERRUPTION
+    imds.tokens[:] = ["another"]  # ours does not hold any more
+    assert metadata.get(ACTION) == INTERRUPTION and len(imds.tokens) == 2
+
+
+def test_a_service_that_is_down_is_an_error_not_an_all_clear(imds):
+    metadata = Metadata()
+    metadata.get(ACTION)
+    imds.down = True
+    with pytest.raises(MetadataError, match="answered 500"):
+        metadata.get(ACTION)
+    imds.close()
+    with pytest.raises(MetadataError, match="cannot be reached"):
+        metadata.get(ACTION)
+
+
+def test_a_run_that_should_watch_and_cannot_is_refused(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="sdar.spot.imds: .*cannot be reached.*sdar.spot.imds=false"):
+        Watcher(print, on_rebalance="save", poll_seconds=1)
+
+
+def test_the_trainer_is_told_of_both_signals_and_a_stop_stays_one(imds, tmp_path):
+    ending = Ending(tmp_path, settings(imds=True))
+    with ending.watched():
+        assert ending.box.look() is None
+        imds.answers[REBALANCE] = '{"noticeTime": "2026-01-01T00:00:00Z"}'
+        assert until(ending.box.look).action == SAVE
+        imds.answers[ACTION] = INTERRUPTION
+        notice = until(lambda: (found := ending.box.look()).action == STOP and found)
+        assert notice.why == "spot interruption: terminate at 2026-01-01T00:02:00Z"
+        del imds.answers[ACTION]
+        asked = len(imds.calls)
+        until(lambda: len(imds.calls) > asked + 3)
+        assert ending.box.look() == notice
+    asked = len(imds.calls)
+    time.sleep(0.2)
+    assert len(imds.calls) == asked, "the thread goes on"
+    with Ending(tmp_path, settings()).watched():
+        assert NoticeBox(tmp_path).look() is None, "an earlier start's notice is still there"
+
+
+@pytest.mark.parametrize(("rule", "action"), [("ignore", None), ("stop", STOP)])
+def test_a_rebalance_recommendation_does_what_was_set(imds, tmp_path, rule, action):
+    imds.answers[REBALANCE] = "{}"
+    with Ending(tmp_path, settings(imds=True, on_rebalance=rule)).watched():
+        if action is None:
+            until(lambda: len(imds.calls) > 4)
+            assert NoticeBox(tmp_path).look() is None and REBALANCE not in imds.calls
+        else:
+            assert until(NoticeBox(tmp_path).look).action == action
+
+
+def test_an_outage_is_said_once_and_ends(imds, tmp_path, capsys):
+    with Ending(tmp_path, settings(imds=True)).watched():
+        imds.down = True
+        asked = len(imds.calls)
+        until(lambda: len(imds.calls) > asked + 3)
+        imds.answers[ACTION], imds.down = INTERRUPTION, False
+        assert until(NoticeBox(tmp_path).look).action == STOP
+    assert capsys.readouterr().out.count("no news about this instance") == 1
+
+
+SIGNALLED = """
+import sys, time
+from pathlib import Path
+from sdar_verl.spot import SpotStop
+from sdar_verl.spot.ending import Ending
+from sdar_verl.storage.settings import SpotSettings
+
+trains = sys.argv[2] == "trains"
+spot = Ending(Path(sys.argv[1]), SpotSettings(False, True, "finish", "save", 1, 5, None))
+try:
+    with spot.watched():
+        if trains:
+            spot.take_signals()
+        print("ready", flush=True)
+        for _ in range(200):
+            time.sleep(0.05)
+except SpotStop:
+    sys.exit(75)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("state", "signals", "code"), [("starts", 1, 75), ("trains", 2, 130)])
+def test_sigterm_is_a_notice_and_the_second_one_stops_at_once(tmp_path, state, signals, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SIGNALLED, str(tmp_path), state], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    for number in range(signals):
+        os.kill(process.pid, signal.SIGTERM)
+        if number + 1 < signals:
+            assert until(NoticeBox(tmp_path).look).why == "SIGTERM"
+            assert process.poll() is None
+    assert process.wait(20) == code
+
+
+def test_the_exit_code_comes_through_rays_wrapping(monkeypatch, capsys):
+    ray_exceptions = pytest.importorskip("ray.exceptions")
+    stop = pickle.loads(pickle.dumps(SpotStop("SIGTERM; goes on")))
+    wrapped = ray_exceptions.RayTaskError("run", "a long traceback", stop).as_instanceof_cause()
+
+    def run(config):
+        raise wrapped
+
+    monkeypatch.setattr(train, "run", run)
+    with pytest.raises(SystemExit) as end:
+        train._main.__wrapped__({})
+    assert end.value.code == 75
+    assert capsys.readouterr().err == "sdar: stopped for its machine's sake: SIGTERM; goes on\n"
