@@ -120,7 +120,7 @@ def test_without_distillation_there_is_no_term():
     [
         ("sdar.rows", "steps", r"sdar.rows='steps' is unknown; known: step, trajectory"),
         ("sdar.poll_seconds", 0, "sdar.poll_seconds must lie between"),
-        ("sdar.teacher.placement", "rollout", "sdar.teacher.placement='rollout' is unknown; known: actor, ref"),
+        ("sdar.teacher.placement", "cloud", "sdar.teacher.placement='cloud' is unknown; known: actor, ref"),
         ("sdar.teacher.update_rate", 0.1, "sdar.teacher.update_rate changes the reference model; set .*placement=ref"),
         ("sdar.teacher.update_rate", 1.5, r"sdar.teacher.update_rate must lie in \(0, 1\]"),
         ("sdar.teacher.trust_region", 1.0, "sdar.teacher.trust_region must lie between 0 and 1"),

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import aiohttp
 
@@ -83,6 +83,7 @@ class RemoteTeacher:
         self._concurrency, self._patience = concurrency, patience or Patience()
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._adopting: asyncio.Lock | None = None
+        self.counts = Counts()
 
     def check(self) -> None:
         """Ask every server for its fingerprint, once.
@@ -93,14 +94,15 @@ class RemoteTeacher:
         """
         _run(self._check())
 
-    def score(self, rows: Sequence[ScoreRow]) -> tuple[list[list[float]], Counts]:
-        """Log-probabilities of each row's response.
+    def score(self, rows: Sequence[ScoreRow]) -> list[list[float]]:
+        """Log-probabilities of each row's response; `counts` are of this round, given up or not.
 
         Raises:
             TeacherUnavailable: no server was usable for ``patience.dark`` seconds, or a row failed too often. No
                 score of the round is given then.
         """
-        return _run(_Round(self, rows).run()) if rows else ([], Counts())
+        self.counts = Counts()
+        return _run(_Round(self, rows).run()) if rows else []
 
     def _session(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=self._patience.request, sock_connect=self._patience.connect)
@@ -143,15 +145,15 @@ class _Round:
 
     teacher: RemoteTeacher
     rows: Sequence[ScoreRow]
-    counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
+        self.counts = self.teacher.counts
         self.waiting = deque(range(len(self.rows)))
         self.scores: list[list[float] | None] = [None] * len(self.rows)
         self.attempts = [0] * len(self.rows)
         self.broken: str | None = None
 
-    async def run(self) -> tuple[list[list[float]], Counts]:
+    async def run(self) -> list[list[float]]:
         self.teacher._adopting = asyncio.Lock()
         async with self.teacher._session() as session:
             servers = [asyncio.create_task(self._serve(endpoint, session)) for endpoint in self.teacher.endpoints]
@@ -161,7 +163,7 @@ class _Round:
                 for server in servers:
                     server.cancel()
                 await asyncio.gather(*servers, return_exceptions=True)
-        return self.scores, self.counts  # none is None: `_watch` returned
+        return self.scores  # none is None: `_watch` returned
 
     @property
     def done(self) -> bool:
