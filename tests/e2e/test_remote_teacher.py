@@ -1,4 +1,4 @@
-"""Real runs with the teacher elsewhere: at servers that are killed and come back as others, or in the rollout engine."""
+"""Real runs with the teacher elsewhere: at servers that die and come back as others, or in the rollout engine."""
 
 from __future__ import annotations
 

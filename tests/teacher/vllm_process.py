@@ -23,7 +23,7 @@ VARIABLES = {
 
 
 class VllmProcess:
-    """``python -m sdar_verl.compat.vllm_server`` with `model` in float32; ``launch`` starts it, ``ready`` waits for it."""
+    """``python -m sdar_verl.compat.vllm_server`` with `model` in float32; ``ready`` waits for it."""
 
     def __init__(self, model: Path, log: Path, max_model_len: int = 1024, name: str = "teacher"):
         with socket.socket() as found:
