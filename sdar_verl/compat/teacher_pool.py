@@ -23,6 +23,7 @@ from sdar_verl.preflight import require_resources
 from sdar_verl.teacher_parts import ServerSettings
 
 SERVED_NAME = "teacher"
+PASS_TOKENS = 2048
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 20
 _TAIL = 1500  # characters of a log that an error shows
@@ -133,6 +134,8 @@ def server_arguments(model: str, rollout: Any, settings: ServerSettings, *, leas
         *found,
         *("--tensor-parallel-size", str(settings.tensor_parallel_size)),
         *("--gpu-memory-utilization", str(settings.gpu_memory_utilization)),
+        # a prompt's log-probabilities need the logits of every token of a pass, which its memory profile leaves out
+        *("--max-num-batched-tokens", str(PASS_TOKENS)),
     ]
 
 

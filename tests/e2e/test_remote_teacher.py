@@ -82,7 +82,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
             "sdar.teacher.remote.endpoints": f"[{addresses}]",
             "sdar.teacher.remote.token_file": token,
             "sdar.teacher.remote.on_failure": "skip",
-            "sdar.teacher.remote.patience": 3,
+            "sdar.teacher.remote.patience": 2,
             "sdar.teacher.remote.probe_tolerance": 0.001,
         })  # fmt: skip
         run.until(run.steps, "first step")
@@ -90,10 +90,10 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
         run.until(lambda: remote(run, "servers_usable")[-1] == 1, "step with one server")
         servers[1].kill()
         servers[0].launch(other)
-        run.until(lambda: remote(run, "skipped")[-1] == 1, "step without distillation")
-        run.until(lambda: remote(run, "rejected")[-1] > 0, "answer of the wrong model")
         servers[1].launch(model)
-        run.until(lambda: (remote(run, "skipped")[-1], remote(run, "servers_usable")[-1]) == (0, 1), "return")
+        run.until(lambda: remote(run, "skipped")[-1] == 1, "step without distillation")
+        run.until(lambda: any(remote(run, "rejected")), "answer of the wrong model")
+        run.until(lambda: remote(run, "skipped")[-1] == 0, "return of the right one")
         stop(run)
     finally:
         for server in servers:
@@ -106,7 +106,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
     for data in lines:
         skipped = data["sdar/teacher_remote/skipped"] == 1
         assert (data["sdar/teacher_remote/rows"] == 0) == skipped and data["actor/grad_norm"] >= 0
-        assert skipped == (data["sdar/loss"] == 0.0)
+        assert skipped == ("sdar/loss" not in data), "no token was distilled"
     written = [
         path for path in run.run_dir.rglob("*") if path.is_file() and path.suffix in (".json", ".yaml", ".jsonl")
     ]
@@ -158,8 +158,8 @@ def test_the_rollout_engine_compares_its_own_scores(train, model):
         turn = record.turns[0]
         student = expected_scores(model, replace(record, teacher_prompt=record.student_prompt))
         gap = [one - other for one, other in zip(expected_scores(model, record), student, strict=True)]
-        assert turn.gap == pytest.approx(gap, abs=2e-4)
+        assert turn.gap == pytest.approx(gap, abs=2e-5)
         widest = max(widest, *map(abs, gap))
-    assert widest > 0.05, "the prompts make no difference: this test could not fail"
+    assert widest > 1e-3, "the prompts make no difference: this test could not fail"
     for line in run.lines("metrics.jsonl"):
         assert line["data"]["sdar/teacher_rollout/episode_seconds"] > 0 and line["data"]["sdar/taught_share"] == 1.0

@@ -155,6 +155,8 @@ class _Round:
 
     async def run(self) -> list[list[float]]:
         self.teacher._adopting = asyncio.Lock()
+        for endpoint in self.teacher.endpoints:
+            endpoint.retry_at = 0.0  # time has passed: each may be back, and is asked at once
         async with self.teacher._session() as session:
             servers = [asyncio.create_task(self._serve(endpoint, session)) for endpoint in self.teacher.endpoints]
             try:
