@@ -29,7 +29,7 @@ from test_settings import CONFIG  # noqa: E402
 
 def settings_of(run_dir, servers, **remote):
     sdar = CONFIG["sdar"]
-    quick = {"connect_timeout": 0.5, "request_timeout": 1, "patience": 0.7, "retries": 2}
+    quick = {"connect_timeout": 3, "request_timeout": 5, "patience": 4, "retries": 2}
     asked = {**sdar["teacher"]["remote"], "endpoints": [s.url for s in servers], **quick, **remote}
     path = asked.pop("model_path", None)
     teacher = {**sdar["teacher"], "placement": "remote", "remote": asked, "model_path": path}
@@ -118,7 +118,7 @@ def test_a_step_without_servers(tmp_path, server, policy, capsys):
     rows = scored_rows()
     server.stop()
     if policy == "wait":
-        with pytest.raises(TeacherUnavailable, match="usable for 0.7 s, 2 of 2 rows"):
+        with pytest.raises(TeacherUnavailable, match="usable for 4 s, 2 of 2 rows"):
             teacher(rows)
         return
     found = teacher(rows)

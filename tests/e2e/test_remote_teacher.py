@@ -59,7 +59,7 @@ def remote(run, name: str) -> list[float]:
 
 
 def stop(run) -> None:
-    run.signal(signal.SIGTERM)
+    run.signal(signal.SIGINT)
     assert run.wait(90) == 130, run.tail()
     assert run.left() == []
 

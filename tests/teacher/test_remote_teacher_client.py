@@ -19,7 +19,7 @@ from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
 from sdar_verl.teacher.remote import Fingerprint, Patience, RemoteTeacher, ScoreRow, fingerprint_of
 from sdar_verl.teacher.remote.protocol import read_scores
 
-QUICK = Patience(connect=0.5, request=1.0, dark=1.0, retries=3, recheck=0.0)
+QUICK = Patience(connect=3.0, request=3.0, dark=4.0, retries=3, recheck=0.0)
 
 
 def rows(count, seed=0):
@@ -61,7 +61,7 @@ def test_scores_are_right_and_the_work_is_shared(servers):
 
 def test_the_slower_server_gets_less(servers):
     slow, quick = servers(2)
-    slow.pause, quick.pause = 0.1, 0.002
+    slow.pause, quick.pause = 0.5, 0.002
     client(slow, quick, concurrency=2).score(rows(80))
     assert slow.scored < quick.scored / 3
 
@@ -165,7 +165,7 @@ SENT = [row for row in rows(40, seed=3) if row.response and len(row) != 48]
 def test_one_bad_server_beside_a_good_one_changes_nothing(servers, change):
     bad, good = servers(2)
     bad.answer = only_rows(change)
-    teacher = client(bad, good, concurrency=2, patience=Patience(0.5, 0.5, 2.0, 30, 0.0))
+    teacher = client(bad, good, concurrency=2, patience=Patience(3.0, 2.0, 10.0, 30, 0.0))
     assert teacher.score(SENT) == [right(row) for row in SENT]
     kind = "rejected" if change in WRONG else "failed"
     assert getattr(teacher.counts, kind) > 0 and teacher.counts.lost > 0
@@ -178,7 +178,7 @@ def test_bad_servers_alone_give_no_scores_and_end_in_time(servers, change):
     started = time.monotonic()
     with pytest.raises(TeacherUnavailable, match="a row failed 4 times|no teacher server was usable"):
         client(bad, concurrency=2).score(SENT)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     bad.answer = None
     assert client(bad).score(SENT) == [right(row) for row in SENT]
 
@@ -207,15 +207,16 @@ def test_a_server_that_goes_away_in_the_middle_costs_nothing_but_time(servers):
     assert teacher.counts.lost == 1 and [e.good for e in teacher.endpoints] == [False, True]
     one.start()
     assert teacher.score(sent) == [right(row) for row in sent]
-    time.sleep(0.7)
-    teacher.score(sent)
-    assert [e.good for e in teacher.endpoints] == [True, True], "it is asked again"
+    limit = time.monotonic() + 20
+    while not all(e.good for e in teacher.endpoints):  # it is asked again, once in each round
+        assert time.monotonic() < limit
+        teacher.score(sent)
 
 
 def test_waiting_for_a_server_that_comes_back(servers):
     (server,) = servers(1)
     server.pause = 0.02
-    teacher, sent = client(server, concurrency=2, patience=Patience(0.5, 1.0, 20.0, 3, 0.0)), rows(60)
+    teacher, sent = client(server, concurrency=2, patience=Patience(3.0, 3.0, 30.0, 3, 0.0)), rows(60)
     threading.Timer(0.3, server.stop).start()
     threading.Timer(1.5, server.start).start()
     assert teacher.score(sent) == [right(row) for row in sent]
@@ -232,7 +233,7 @@ def test_a_server_that_comes_back_as_another_model_is_never_used(servers):
     assert teacher.score(sent) == [right(row) for row in sent]
     assert teacher.counts.rejected > 0 and "weights are others" in teacher.reasons()
     two.stop()
-    with pytest.raises(TeacherUnavailable, match="its weights are others.*rows|usable for 1 s"):
+    with pytest.raises(TeacherUnavailable, match="its weights are others.*rows|usable for 4 s"):
         teacher.score(sent)
 
 
@@ -242,8 +243,8 @@ def test_nothing_there_is_told_with_the_reason():
         client(gone).check()
     started = time.monotonic()
     with pytest.raises(TeacherUnavailable, match="3 of 3 rows are not scored"):
-        client(gone).score(rows(3))
-    assert 0.9 < time.monotonic() - started < 5
+        client(gone, patience=Patience(dark=1.0)).score(rows(3))
+    assert 0.9 < time.monotonic() - started < 20
 
 
 # --- reading an answer ------------------------------------------------------------------------------------------------
