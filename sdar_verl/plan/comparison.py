@@ -101,7 +101,7 @@ def teachers(job: Job, work: Workload, instance: Instance, rates: Rates, catalog
         market = "spot" if node.usd("spot") else "on demand"
         rows.append(
             _row("remote", f"{name} ({market})", base, step, train, usd,
-                 f"{scoring:.0f} s to score; frozen weights: not SDAR's own teacher")
+                 f"{scoring:.0f} s to score, after all episodes have ended")
         )  # fmt: skip
     return rows
 
