@@ -6,16 +6,19 @@ import ctypes
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.errors import SdarError
@@ -26,6 +29,7 @@ SERVED_NAME = "teacher"
 PASS_TOKENS = 2048
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 20
+_PLACE_SECONDS = 60  # beside the start itself
 _TAIL = 1500  # characters of a log that an error shows
 
 
@@ -45,15 +49,32 @@ class TeacherPool:
             )
             for number in range(settings.replicas)
         ]  # fmt: skip
-        self.urls: list[str] = ray.get([server.start.remote() for server in self._servers])
+        self._restarts = [0] * len(self._servers)
+        try:
+            starts = [server.start.remote() for server in self._servers]
+            self.urls: list[str] = ray.get(starts, timeout=settings.start_timeout + _PLACE_SECONDS)
+        except GetTimeoutError:
+            raise SdarError(
+                f"Ray found no place for {settings.replicas} teacher servers with {gpus} GPUs each on one machine within "
+                f"{settings.start_timeout + _PLACE_SECONDS:g} s; add a machine or lower sdar.teacher.server.replicas or "
+                "tensor_parallel_size"
+            ) from None
 
     def restarts(self) -> int:
-        """How often servers were started again, in all."""
-        return sum(ray.get([server.restarts.remote() for server in self._servers]))
+        """How often servers were started again, in all; those whose machine is gone count as at the last look."""
+        for number, server in enumerate(self._servers):
+            with suppress(RayActorError):
+                self._restarts[number] = ray.get(server.restarts.remote())
+        return sum(self._restarts)
 
     def stop(self) -> None:
         """End the servers' processes."""
-        ray.get([server.stop.remote() for server in self._servers], timeout=3 * _STOP_SECONDS)
+        for server in self._servers:
+            with suppress(RayActorError):  # gone, and its process with it
+                try:
+                    ray.get(server.stop.remote(), timeout=3 * _STOP_SECONDS)
+                except GetTimeoutError:
+                    ray.kill(server)
 
 
 class TeacherServer:
@@ -153,8 +174,6 @@ def _end_with_parent() -> None:
 
 
 def _free_port(address: str) -> int:
-    import socket
-
     with socket.socket() as found:
         found.bind((address, 0))
         return found.getsockname()[1]

@@ -283,6 +283,8 @@ class SdarTrainer(PPOTrainerSync):
             if self.guards.stop is not None:  # found in the last step
                 raise self.guards.stop
         finally:
-            if self.served is not None:
-                self.served.close()
-            agent_loop_manager.close()
+            try:
+                if self.served is not None:
+                    self.served.close()
+            finally:
+                agent_loop_manager.close()
