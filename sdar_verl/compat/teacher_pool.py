@@ -55,9 +55,9 @@ class TeacherPool:
             self.urls: list[str] = ray.get(starts, timeout=settings.start_timeout + _PLACE_SECONDS)
         except GetTimeoutError:
             raise SdarError(
-                f"Ray found no place for {settings.replicas} teacher servers with {gpus} GPUs each on one machine within "
-                f"{settings.start_timeout + _PLACE_SECONDS:g} s; add a machine or lower sdar.teacher.server.replicas or "
-                "tensor_parallel_size"
+                f"Ray found no place for {settings.replicas} teacher servers with {gpus} GPUs each on one machine in "
+                f"{settings.start_timeout + _PLACE_SECONDS:g} s; add a machine, or lower replicas or "
+                "tensor_parallel_size of sdar.teacher.server"
             ) from None
 
     def restarts(self) -> int:
