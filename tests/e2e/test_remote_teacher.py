@@ -81,7 +81,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
             "sdar.teacher.remote.endpoints": f"[{addresses}]",
             "sdar.teacher.remote.token_file": token,
             "sdar.teacher.remote.on_failure": "skip",
-            "sdar.teacher.remote.patience": 2,
+            "sdar.teacher.remote.patience": 8,
             "sdar.teacher.remote.probe_tolerance": 0.001,
         })  # fmt: skip
         run.until(run.steps, "first step")
@@ -119,7 +119,7 @@ def test_a_server_of_the_runs_own_that_dies_is_replaced_by_the_reference_until_i
         "sdar.teacher.placement": "server",
         "sdar.teacher.server.restarts": 1,
         "sdar.teacher.remote.on_failure": "fallback",
-        "sdar.teacher.remote.patience": 2,
+        "sdar.teacher.remote.patience": 8,
         "sdar.teacher.remote.probe_tolerance": 0.001,
         "actor_rollout_ref.actor.use_kl_loss": "true",
         "actor_rollout_ref.actor.kl_loss_coef": 0.0,
