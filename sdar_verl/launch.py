@@ -73,6 +73,9 @@ def _stop_ray() -> None:
 def _absolute_paths(config: DictConfig) -> None:
     """Workers may run in other folders than the driver."""
     config.sdar.run_dir = str(Path(config.sdar.run_dir).expanduser().absolute())
+    remote = config.sdar.teacher.remote
+    if remote.token_file is not None:
+        remote.token_file = str(Path(remote.token_file).expanduser().absolute())
 
 
 def _settle(config: DictConfig) -> None:

@@ -98,7 +98,7 @@ def _context(sdar: dict[str, Any]) -> str:
 
 
 def _weights(teacher: dict[str, Any]) -> str:
-    if teacher["placement"] == "actor":
+    if teacher["placement"] in ("actor", "rollout"):
         return "policy"
     if teacher["update_rate"] is not None:
         return f"moving average, rate {teacher['update_rate']:g}"

@@ -22,6 +22,7 @@ from sdar_verl.redaction import find_secrets, redact
 from sdar_verl.rehearsal import rehearse
 from sdar_verl.requirements import check_backbone, check_checkpoints, check_teacher
 from sdar_verl.run_skills import first_skills, pinned_skills
+from sdar_verl.served_client import check_remote_teacher
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, SkillStore
 from sdar_verl.skills.coverage import require_coverage
@@ -65,6 +66,8 @@ def prepare(config: DictConfig) -> None:
     tokenizer = _check_model(plain)
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
+    if settings.distillation is not None and settings.teacher.placement == "remote":
+        check_remote_teacher(settings, tokenizer, plain["actor_rollout_ref"]["rollout"]["response_length"])
     template_kwargs = plain["data"]["apply_chat_template_kwargs"] or {}
     rehearse(settings, tokenizer, template_kwargs, plain["data"]["max_prompt_length"], skills)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -135,7 +138,7 @@ def _write_manifest(
     write_manifest(run_dir, manifest)
 
 
-def _check_machine(plain: dict[str, Any]) -> None:
+def _check_machine(plain: dict[str, Any], settings: Settings) -> None:
     """What the run needs of the machine it starts on; a joined cluster's other nodes are not looked at."""
     trainer, rollout, init = plain["trainer"], plain["actor_rollout_ref"]["rollout"], plain["ray_kwargs"]["ray_init"]
     if trainer["nnodes"] < 1 or trainer["n_gpus_per_node"] < 1:
@@ -148,6 +151,8 @@ def _check_machine(plain: dict[str, Any]) -> None:
         storage = plain["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]
         # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
         needed = 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"] + storage
+        if settings.distillation is not None and settings.teacher.placement == "server":
+            needed += settings.teacher.server.replicas
         preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"]})
 
 
@@ -162,7 +167,9 @@ def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:
             f"sdar.teacher.max_prompt_length={settings.teacher.max_prompt_length} is below data.max_prompt_length="
             f"{rollout['prompt_length']}; a privileged prompt is never shorter than the student's"
         )
-    if actor["use_dynamic_bsz"] and rollout["log_prob_max_token_len_per_gpu"] < longest:
+    teacher = settings.teacher
+    by_workers = teacher.placement in ("actor", "ref") or (teacher.served and teacher.remote.on_failure == "fallback")
+    if by_workers and actor["use_dynamic_bsz"] and rollout["log_prob_max_token_len_per_gpu"] < longest:
         raise ConfigError(
             f"a privileged row may have {longest} tokens, more than rollout.log_prob_max_token_len_per_gpu="
             f"{rollout['log_prob_max_token_len_per_gpu']}; raise it (actor.ppo_max_token_len_per_gpu) or lower "

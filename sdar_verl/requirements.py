@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdar_verl.errors import ConfigError
+from sdar_verl.served_client import longest_request
 from sdar_verl.settings import Settings
 
 # Right on rows of turns: the rows of an episode share one advantage (gae: each turn ends with the episode's return).
@@ -100,8 +101,37 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
         _require("sdar.teacher.update_rate", {**fsdp2, **({} if adapters else {**small, **no_kl})})
     if settings.teacher.trust_region is not None:
         _require("sdar.teacher.trust_region", {**fsdp2, **no_adapters})
-    if settings.teacher.model_path is not None:
+    if settings.teacher.model_path is not None and settings.teacher.placement == "ref":
         _require("sdar.teacher.model_path", {**no_adapters, **no_kl})
+    if settings.teacher.placement not in ("actor", "ref"):
+        _check_engine(plain, settings, reference)
+
+
+def _check_engine(plain: dict[str, Any], settings: Settings, reference: bool) -> None:
+    """What scores of a vLLM engine ask of the rollout's settings: they are at temperature 1, and nothing changes it."""
+    rollout, placement = plain["actor_rollout_ref"]["rollout"], settings.teacher.placement
+    problems = {
+        "actor_rollout_ref.rollout.temperature=1 (vLLM gives a prompt's log-probabilities at temperature 1 alone, and "
+        f"the student's are at {rollout['temperature']})": rollout["temperature"] != 1,
+    }
+    if placement == "rollout":
+        longest = longest_request(settings, rollout["response_length"])
+        problems |= {
+            "actor_rollout_ref.rollout.name=vllm": rollout["name"] not in ("vllm", "vllm_cpu"),
+            "actor_rollout_ref.rollout.calculate_log_probs=true": not rollout["calculate_log_probs"],
+            "actor_rollout_ref.rollout.top_p=1 and top_k=-1 (others change the samples' log-probabilities)": (
+                rollout["top_p"] != 1 or rollout["top_k"] not in (-1, 0)
+            ),
+            "actor_rollout_ref.rollout.repetition_penalty=1": rollout.get("repetition_penalty", 1) != 1,
+            f"actor_rollout_ref.rollout.max_model_len={longest} or more (privileged prompt, response and one token)": (
+                rollout["max_model_len"] is not None and rollout["max_model_len"] < longest
+            ),
+        }
+    elif settings.teacher.remote.on_failure == "fallback":
+        problems[
+            "actor_rollout_ref.actor.use_kl_loss=true (its coefficient may be 0) for on_failure=fallback"
+        ] = not reference
+    _require(f"sdar.teacher.placement={placement}", problems)
 
 
 def _require(who: str, problems: dict[str, bool]) -> None:

@@ -23,6 +23,7 @@ from sdar_verl.settings_parts import (
 )
 from sdar_verl.storage.settings import CheckpointSettings, SpotSettings
 from sdar_verl.teacher.contexts import CONTEXTS, SkillsContext
+from sdar_verl.teacher_parts import RemoteSettings, ServerSettings
 
 ROWS = ("step", "trajectory")
 T = TypeVar("T")
@@ -99,21 +100,29 @@ class Settings:
             raise ConfigError("sdar.poll_seconds must lie between 0.01 and 60")
 
     def _check_context(self) -> None:
-        teacher = self.teacher
-        follows = teacher.update_rate == 1 and teacher.sync_steps == 1
-        if self.context.parts == () and (teacher.placement == "actor" or follows):
+        if self.context.parts == () and self.teacher.follows_policy:
             raise ConfigError(
                 "sdar.context.parts=[] and the policy's own weights make teacher and student the same: the gap is 0 "
                 "everywhere. Show the teacher something, or give it other weights"
             )
         if SkillsContext.name in self.context.parts and len(self.context.parts) > 1 and self.skills.retriever == "none":
             raise ConfigError("sdar.skills.retriever=none shows no skills; take `skills` out of sdar.context.parts")
-
         waiting = [part for part in self.context.parts if CONTEXTS[part].needs_group]
         if SkillsContext.name in self.context.parts and self.skills.retriever in EARLY_RETRIEVERS and waiting:
             raise ConfigError(
                 f"sdar.skills.retriever={self.skills.retriever} chooses when an episode begins, but the context "
                 f"{waiting[0]} is known only after it; take one of them out"
+            )
+        if self.teacher.placement == "rollout" and waiting:
+            raise ConfigError(
+                f"sdar.teacher.placement=rollout scores as episodes end, but the context {waiting[0]} is known only "
+                "after their group; take it out, or set sdar.teacher.placement=actor"
+            )
+        if "distribution" in self.distillation.needs and self.teacher.placement not in ("actor", "ref"):
+            raise ConfigError(
+                f"sdar.distillation.divergence={self.distillation.divergence} compares whole distributions, and "
+                f"sdar.teacher.placement={self.teacher.placement} gives the sampled tokens' log-probabilities alone; "
+                "set divergence=sampled_token or k3, or placement=actor or ref"
             )
 
     def _check_trust_region(self) -> None:
@@ -153,6 +162,9 @@ class Settings:
             step_groups = _make(StepGroupsConfig, _part(sdar, "step_groups", "sdar."), "sdar.step_groups")
         except ValueError as error:
             raise ConfigError(f"sdar.step_groups: {error}") from error
+        teacher = dict(_part(sdar, "teacher", "sdar."))
+        for key, kind in (("remote", RemoteSettings), ("server", ServerSettings)):
+            teacher[key] = _make(kind, _part(teacher, key, "sdar.teacher."), f"sdar.teacher.{key}")
         skills = dict(_part(sdar, "skills", "sdar."))
         for key, kind in (("ucb", UcbSettings), ("semantic", SemanticSettings)):
             skills[key] = _make(kind, _part(skills, key, "sdar.skills."), f"sdar.skills.{key}")
@@ -164,7 +176,7 @@ class Settings:
             distillation=term if enabled else None,
             step_groups=step_groups,
             context=_make(ContextSettings, _part(sdar, "context", "sdar."), "sdar.context"),
-            teacher=_make(TeacherSettings, _part(sdar, "teacher", "sdar."), "sdar.teacher"),
+            teacher=_make(TeacherSettings, teacher, "sdar.teacher"),
             skills=_make(SkillSettings, skills, "sdar.skills"),
             env=EnvSettings(
                 name=name,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.teacher.contexts import CONTEXTS
+from sdar_verl.teacher_parts import RemoteSettings, ServerSettings, is_number
 
-TEACHER_PLACEMENTS = ("actor", "ref")
+TEACHER_PLACEMENTS = ("actor", "ref", "remote", "server", "rollout")
+SERVED = ("remote", "server")  # scored over HTTP, with weights that never change
 STUDENT_SKILLS = ("none", "train", "always")
 SKILL_SCORES = ("won", "reward")
 LEARNING_RETRIEVERS = ("ucb",)
@@ -19,14 +20,18 @@ EARLY_RETRIEVERS = ("ucb", "semantic")  # know only what is known when an episod
 @dataclass(frozen=True)
 class TeacherSettings:
     """Attributes:
-    placement: whose weights score: ``actor`` (current policy, before the update) or ``ref`` (frozen initial policy).
+    placement: whose weights score and where: ``actor`` (current policy, before the update), ``ref`` (frozen initial
+        policy, or see below), ``rollout`` (current policy, in the rollout engine), ``remote`` (frozen, at servers that
+        others run) or ``server`` (frozen, at servers that the run starts).
     prompt_placement: where the privileged text goes, see `sdar_verl.teacher.placements`.
     max_prompt_length: most tokens a privileged prompt may have.
     overflow: ``shrink`` leaves out whole skills until it fits, ``raise`` never does.
     update_rate: with ``placement=ref``, the rate at which the weights follow the policy's; None keeps them frozen.
     sync_steps: training steps between two such updates.
     trust_region: with ``placement=ref``, the share of the policy's logits in the teacher's; None for none.
-    model_path: with ``placement=ref``, another model of the same tokenizer as the teacher; None for the policy's own.
+    model_path: with ``placement=ref``, ``remote`` or ``server``, another model of the same tokenizer as the teacher;
+        None for the policy's own.
+    remote: how served teachers are asked; `server`: how the run's own ones are started.
     """
 
     placement: str
@@ -37,31 +42,57 @@ class TeacherSettings:
     sync_steps: int
     trust_region: float | None
     model_path: str | None
+    remote: RemoteSettings
+    server: ServerSettings
 
     def __post_init__(self) -> None:
         if self.placement not in TEACHER_PLACEMENTS:
             raise ConfigError(
                 f"sdar.teacher.placement={self.placement!r} is unknown; known: {', '.join(TEACHER_PLACEMENTS)}"
             )
+        if (self.placement == "remote") != bool(self.remote.endpoints):
+            raise ConfigError(
+                "sdar.teacher.placement=remote needs the servers' addresses in sdar.teacher.remote.endpoints"
+                if self.placement == "remote"
+                else f"sdar.teacher.remote.endpoints has no effect with sdar.teacher.placement={self.placement}; set "
+                "placement=remote or endpoints=[]"
+            )
         if isinstance(self.sync_steps, bool) or not isinstance(self.sync_steps, int) or self.sync_steps < 1:
             raise ConfigError(f"sdar.teacher.sync_steps must be a whole number from 1, got {self.sync_steps!r}")
         if self.update_rate is None and self.sync_steps != 1:
             raise ConfigError("sdar.teacher.sync_steps has no effect without sdar.teacher.update_rate; set a rate")
-        if self.update_rate is not None and not (_is_number(self.update_rate) and 0 < self.update_rate <= 1):
+        if self.update_rate is not None and not (is_number(self.update_rate) and 0 < self.update_rate <= 1):
             raise ConfigError(f"sdar.teacher.update_rate must lie in (0, 1] or be null, got {self.update_rate!r}")
-        if self.trust_region is not None and not (_is_number(self.trust_region) and 0 < self.trust_region < 1):
+        if self.trust_region is not None and not (is_number(self.trust_region) and 0 < self.trust_region < 1):
             raise ConfigError(
                 f"sdar.teacher.trust_region must lie between 0 and 1 or be null, got {self.trust_region!r}"
             )
         if self.model_path == "":  # the method asks for one
             raise ConfigError("sdar.teacher.model_path is not set; name the teacher's model (a folder or a hub's name)")
-        if self.placement != "ref" and self.set_weights:
+        for key in self.set_weights:
+            if self.placement != "ref" and not (self.served and key == "sdar.teacher.model_path"):
+                raise ConfigError(
+                    f"{key} changes the reference model; set sdar.teacher.placement=ref "
+                    f"(placement={self.placement} "
+                    + ("has weights that never change)" if self.served else "always has the policy's weights)")
+                )
+        if self.served and self.remote.on_failure == "fallback" and self.model_path is not None:
             raise ConfigError(
-                f"{self.set_weights[0]} changes the reference model; set sdar.teacher.placement=ref "
-                "(placement=actor always has the policy's weights)"
+                "sdar.teacher.remote.on_failure=fallback scores with the reference model, which has the policy's "
+                "initial weights, not those of sdar.teacher.model_path; choose wait or skip"
             )
         if len(self.set_weights) > 1:
             raise ConfigError(f"{' and '.join(self.set_weights)} each say whose weights the teacher has; choose one")
+
+    @property
+    def served(self) -> bool:
+        """Whether servers score, over HTTP."""
+        return self.placement in SERVED
+
+    @property
+    def follows_policy(self) -> bool:
+        """Whether it always has the policy's own weights."""
+        return self.placement in ("actor", "rollout") or (self.update_rate == 1 and self.sync_steps == 1)
 
     @property
     def set_weights(self) -> list[str]:
@@ -81,7 +112,7 @@ class UcbSettings:
     score: str
 
     def __post_init__(self) -> None:
-        if not _is_number(self.c) or self.c < 0:
+        if not is_number(self.c) or self.c < 0:
             raise ConfigError(f"sdar.skills.ucb.c must be a number >= 0, got {self.c!r}")
         if self.score not in SKILL_SCORES:
             raise ConfigError(f"sdar.skills.ucb.score={self.score!r} is unknown; known: {', '.join(SKILL_SCORES)}")
@@ -162,7 +193,7 @@ class ContextSettings:
                 f"sdar.context.parts={list(self.parts)} must name each of its parts once; known: {', '.join(CONTEXTS)}"
             )
         threshold = self.success_reward_threshold
-        if threshold is not None and not _is_number(threshold):
+        if threshold is not None and not is_number(threshold):
             raise ConfigError(f"sdar.context.success_reward_threshold must be a number or null, got {threshold!r}")
         shown = set(self.parts)
         idle = {
@@ -240,7 +271,3 @@ class EnvSettings:
     valid_split: str
     pool: PoolSettings
     service: ServiceSettings
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

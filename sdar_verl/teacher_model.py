@@ -6,13 +6,7 @@ from typing import Any
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
-
-PROBES = (  # texts that tokenizers with one vocabulary and other merge rules or normalisation cut differently
-    "Hello, world! 1234567890 3.14159",
-    "  leading,\ttabs\n\n\nand   spaces ",
-    "naïve café ﬁ ① 日本語 \U0001f600 İstanbul",
-    "<action>go to drawer 12</action><think>I'd rather...</think>",
-)
+from sdar_verl.teacher.probes import PROBES
 
 
 def check_teacher_model(plain: dict[str, Any], settings: Settings, tokenizer: Any) -> None:

@@ -46,6 +46,22 @@ REFUSED = {
         ["env.service.endpoints=[http://127.0.0.1:9]"],
         "no episode can begin: endpoint .* is not of the form ws://host:port",
     ),
+    "no teacher server": (
+        ["sdar.teacher.placement=remote", "sdar.teacher.remote.endpoints=[http://127.0.0.1:9]"],
+        "placement=remote: no teacher server can be used: http://127.0.0.1:9: .*Cannot connect",
+    ),
+    "no token for the teacher's server": (
+        [
+            "sdar.teacher.placement=remote",
+            "sdar.teacher.remote.endpoints=[http://127.0.0.1:9]",
+            "sdar.teacher.remote.token_file={root}/nowhere",
+        ],
+        r"sdar\.teacher\.remote\.token_file: the token file .*nowhere cannot be read",
+    ),
+    "another engine at another temperature": (
+        ["sdar.teacher.placement=rollout", "actor_rollout_ref.rollout.temperature=0.7"],
+        "placement=rollout needs actor_rollout_ref.rollout.temperature=1 .*the student's are at 0.7",
+    ),
     "no model": (["actor_rollout_ref.model.path={root}/nowhere"], "cannot be loaded"),
     "a tokenizer too large": (["actor_rollout_ref.model.path={small}"], "tokens but the model's vocabulary only"),
     "a vocabulary too large": (["actor_rollout_ref.model.path={large}"], "vocab_size equals len"),

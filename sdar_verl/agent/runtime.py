@@ -33,6 +33,7 @@ class EpisodeRuntime:
         skills: of the run; None opens the configured store.
 
     Attributes:
+        scores_in_rollout: the rollout engine scores the teacher's prompts when an episode ends.
         error: the first exception of an episode that its environment is not to blame for; None if there was none.
     """
 
@@ -51,6 +52,7 @@ class EpisodeRuntime:
         self.error: Exception | None = None
         self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt, skills)
         folder = Path(settings.run_dir) / "episodes"
+        self.scores_in_rollout = settings.distillation is not None and settings.teacher.placement == "rollout"
         self._records = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "val")}
 
     async def play(self, task: TaskRef, who: EpisodeId, generate: Generate, extend: Extend) -> PlayedEpisode:

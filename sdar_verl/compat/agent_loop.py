@@ -17,6 +17,7 @@ from sdar_verl.agent.episode import EpisodeId, Limits
 from sdar_verl.agent.privileged import GroupRow, TeacherRow, group_rows
 from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
 from sdar_verl.agent.runtime import EpisodeRuntime
+from sdar_verl.compat.rollout_teacher import GAP, SECONDS, engine_gaps
 from sdar_verl.run_skills import pinned_skills
 from sdar_verl.settings import Settings
 
@@ -43,6 +44,9 @@ class EnvAgentLoop(AgentLoopBase):
                 raise RuntimeError(f"the rollout engine returned no tokens (stop reason {output.stop_reason!r})")
             return Generation(list(output.token_ids), output.log_probs, output.extra_fields.get("global_steps"))
 
+        async def prefill(ids: list[int], sampling: dict[str, Any]) -> Any:
+            return await self.server_manager.generate(request_id, prompt_ids=ids, sampling_params=sampling)
+
         def extend(before: list[dict], after: list[dict], ids: list[int]) -> list[int]:
             merged = self.continuous_token_builder.merge_context_tokens(before, after, ids)
             if merged.token_ids[: len(ids)] != ids:
@@ -60,7 +64,16 @@ class EnvAgentLoop(AgentLoopBase):
         except Exception as error:
             _runtime.error = _runtime.error or error  # verl logs it and would train on without the episode
             raise
-        return [_output(row, played, who, last=row is played.rows[-1]) for row in played.rows]
+        outputs = [_output(row, played, who, last=row is played.rows[-1]) for row in played.rows]
+        if who.split == "train" and _runtime.scores_in_rollout:
+            try:
+                gaps, seconds = await engine_gaps(played.rows, prefill, who.step - 1)
+            except Exception as error:
+                _runtime.error = _runtime.error or error
+                raise
+            for output, gap in zip(outputs, gaps, strict=True):
+                output.extra_fields.update({GAP: gap, SECONDS: seconds})
+        return outputs
 
 
 def _output(row: Row, played: PlayedEpisode, who: EpisodeId, last: bool) -> AgentLoopOutput:

@@ -18,12 +18,14 @@ from sdar_verl.compat import rows
 from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, SdarLoss
 from sdar_verl.compat.outcome_advantages import by_episode
 from sdar_verl.compat.registration import on_cpu
+from sdar_verl.compat.rollout_teacher import by_rollout
 from sdar_verl.compat.run_checkpoints import RunCheckpoints, forget
 from sdar_verl.compat.run_guards import RunGuards
 from sdar_verl.compat.run_metrics import RecordedTracking
 from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
 from sdar_verl.compat.teacher_rows import teacher_rows
-from sdar_verl.compat.teacher_scoring import score_teacher
+from sdar_verl.compat.teacher_scoring import Scorer, by_workers, score_teacher
+from sdar_verl.compat.teacher_start import RunTeacher
 from sdar_verl.compat.token_records import write_token_records
 from sdar_verl.compat.workers import AVERAGE, TEACHER_PATH
 from sdar_verl.core import resolve
@@ -50,6 +52,7 @@ class SdarTrainer(PPOTrainerSync):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         learns = self.settings.uses_skills and self.settings.skills.learns
         self.skill_learning = SkillLearning(self.run_dir, self.settings.skills) if learns else None
+        self.served: RunTeacher | None = None
         self.guards: RunGuards | None = None
         self.checkpoints: RunCheckpoints | None = None
         self._validating = False
@@ -99,7 +102,8 @@ class SdarTrainer(PPOTrainerSync):
         else:
             from sdar_verl.compat.workers import SdarActorRolloutRefWorker as ActorWorker
         with open_dict(self.config.actor_rollout_ref.ref):
-            self.config.actor_rollout_ref.ref[TEACHER_PATH] = self.settings.teacher.model_path
+            local = self.settings.teacher.placement == "ref"
+            self.config.actor_rollout_ref.ref[TEACHER_PATH] = self.settings.teacher.model_path if local else None
             self.config.actor_rollout_ref.ref[AVERAGE] = self.settings.teacher.update_rate is not None
         for role in (Role.ActorRollout, Role.ActorRolloutRef):
             if role in self.role_worker_mapping:
@@ -155,6 +159,9 @@ class SdarTrainer(PPOTrainerSync):
             teacher = self.settings.teacher
             loss = SdarLoss(actor, term, frozen=teacher.placement == "ref", trust_region=teacher.trust_region)
             self.actor_rollout_wg.set_loss_fn(loss)
+        if term is not None and self.settings.teacher.served:
+            config = OmegaConf.to_container(self.config, resolve=True)
+            self.served = RunTeacher(self.settings, config, self.tokenizer, self._by_workers, self.global_steps)
         self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
         print(f"[sdar] {self.panel.describe()}", flush=True)
         super().on_init_end()
@@ -260,24 +267,35 @@ class SdarTrainer(PPOTrainerSync):
         return batch
 
     def _compute_teacher_log_prob(self, batch, metrics: dict) -> None:
+        with_prompts = "distribution" in self.settings.distillation.needs
+        prompts = teacher_rows(batch, self.settings, self.agent_loop_manager)
+        placement = self.settings.teacher.placement
+        if placement == "rollout":
+            scorer = by_rollout(batch)
+        else:
+            scorer = self.served or self._by_workers(placement)
+        scored, found = score_teacher(batch, prompts, scorer, with_prompts=with_prompts)
+        metrics.update(found)
+        if scored:
+            tokens = self.run_dir / "tokens.jsonl"
+            write_token_records(tokens, batch, prompts, self.global_steps, self.tokenizer, self.settings)
+
+    def _by_workers(self, weights: str) -> Scorer:
+        """Scores by the workers of this run, with the ``actor``'s weights or those of the ``ref``."""
         extra = {
             "calculate_entropy": False,
             "compute_loss": False,
             "temperature": self.config.actor_rollout_ref.rollout.temperature,
         }
         score = self.actor_rollout_wg.compute_log_prob
-        if self.settings.teacher.placement == "ref":
+        if weights == "ref":
             if self.ref_in_actor and self.settings.teacher.update_rate is not None:
                 score = self.actor_rollout_wg.compute_average_log_prob
             elif self.ref_in_actor:
                 extra["no_lora_adapter"] = True
             else:
                 score = self.ref_policy_wg.compute_ref_log_prob
-        with_prompts = "distribution" in self.settings.distillation.needs
-        prompts = teacher_rows(batch, self.settings, self.agent_loop_manager)
-        metrics.update(score_teacher(batch, prompts, score, extra, with_prompts=with_prompts))
-        tokens = self.run_dir / "tokens.jsonl"
-        write_token_records(tokens, batch, prompts, self.global_steps, self.tokenizer, self.settings)
+        return by_workers(score, extra)
 
     def _update_actor(self, batch, metrics: dict):
         if self.settings.distillation is not None and self.settings.distillation.place == "loss":
@@ -336,5 +354,9 @@ class SdarTrainer(PPOTrainerSync):
             ended = error
             raise
         finally:
-            agent_loop_manager.close()
-            self.checkpoints.close(ended)
+            try:
+                if self.served is not None:
+                    self.served.close()
+            finally:
+                agent_loop_manager.close()
+                self.checkpoints.close(ended)

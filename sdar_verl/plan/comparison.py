@@ -84,8 +84,8 @@ def teachers(job: Job, work: Workload, instance: Instance, rates: Rates, catalog
     train = None if rate is None else rate * job.nodes
     rows = [_row("actor", instance.name, base, base.step, train, 0.0, "no extra copy: the policy's own weights")]
     flops = timing.forward_flops(here, work.teacher_tokens(here))
-    prefill = flops / (job.gpus * instance.bf16_flops * PREFILL_SHARE)
-    tail = without.phases["generate"] * (1 - work.turns / max(work.turns, job.max_turns))
+    prefill = timing.prefill_seconds(here, work, instance)
+    tail = timing.tail_seconds(job, work, without.phases["generate"])
     rows.append(
         _row("rollout", instance.name, base, without.step + max(0.0, prefill - tail), train, 0.0,
              f"{prefill:.0f} s of prefill, in a tail of about {tail:.0f} s")
@@ -97,13 +97,11 @@ def teachers(job: Job, work: Workload, instance: Instance, rates: Rates, catalog
         if need > _ENGINE_SHARE * node.gpu_bytes or usd is None:
             continue
         scoring = flops / (node.gpus * node.bf16_flops * PREFILL_SHARE)
-        push = 2 * job.model.params / (node.network_gbps / 8 * 1e9)
-        hidden = without.phases["generate"] / 2 + without.phases.get("old", 0) + without.phases.get("ref", 0)
-        step = without.step + max(0.0, scoring - hidden) + push
+        step = without.step + scoring
         market = "spot" if node.usd("spot") else "on demand"
         rows.append(
             _row("remote", f"{name} ({market})", base, step, train, usd,
-                 f"{scoring:.0f} s to score, {hidden:.0f} s hidden, {push:.0f} s to send the weights")
+                 f"{scoring:.0f} s to score, after all episodes have ended")
         )  # fmt: skip
     return rows
 

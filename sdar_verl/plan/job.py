@@ -186,6 +186,11 @@ def _read(config: Mapping[str, Any], model: ModelShape) -> Job:
         ))  # fmt: skip
     if sdar["teacher"]["model_path"] is not None:
         raise PlanError("another model as teacher (sdar.teacher.model_path) is not planned for yet; plan without it")
+    if distils and sdar["teacher"]["placement"] == "server":
+        raise PlanError(
+            "sdar.teacher.placement=server takes GPUs beside the trainer's, which is not planned for yet; plan with "
+            "placement=remote, and add the servers' GPUs yourself"
+        )
     if config["algorithm"]["adv_estimator"] == "gae":
         raise PlanError("a critic (algorithm.adv_estimator=gae) is not planned for yet; plan with adv_estimator=grpo")
     on_gpu = trainer["device"] != "cpu"

@@ -32,6 +32,7 @@ ENGINE_CONTEXT = 1.5 * GIB  # context and graphs of a sleeping rollout engine, w
 ENGINE_WORKSPACE = 1.5 * GIB  # graphs and the activations of a prefill, inside the engine's own share
 EAGER_ENTROPY = 12  # bytes a number that entropy keeps where its kernel is not compiled: three float32 tensors
 FULL_CHUNK = 512  # rows of sdar_verl.core.distributions.CHUNK; a test holds the two together
+_PREFILL_LOGIT = 10  # bytes a logit of a scored prompt: in half precision, in float32, and its log-softmax
 _CHUNK_COPIES = 8  # float32 tensors of a chunk while its divergence is computed and differentiated
 
 
@@ -75,6 +76,8 @@ def estimate(job: Job, gpu_bytes: float) -> Memory:
     context = max(job.row, job.teacher_row if job.teacher == "rollout" else 0)
     engine = {"rollout weights": weights, "rollout workspace": ENGINE_WORKSPACE}
     awake = engine | {"KV cache": max(0.0, kv_room)}
+    if job.teacher == "rollout":
+        awake["logits"] = _PREFILL_LOGIT * job.model.vocab * job.teacher_row
     asleep = {"reserve": TRAINER_CONTEXT + ENGINE_CONTEXT} if job.sleeps else awake | {"reserve": TRAINER_CONTEXT}
     between = {} if job.cpu_offload else {
         "actor weights": 0 if job.param_offload else state["actor weights"],

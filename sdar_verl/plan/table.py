@@ -216,8 +216,8 @@ def _teachers(plan: Plan) -> str:
         *columns(rows, left=(0, 1, 5)),
         f"  Engines are assumed to read prompts at {100 * PREFILL_SHARE:.0f} % of peak, the trainer scores at "
         f"{100 * plan.rates.scoring['teacher']:.0f} %: at equal rates they differ less.",
-        "  Scores of another engine than the trainer's can be compared at temperature 1 alone. A remote teacher is",
-        "  the current policy only if the weights are sent every step; frozen, it is another method.",
+        "  Scores of another engine than the trainer's can be compared at temperature 1 alone. A remote teacher's",
+        "  weights never change: it is another method than SDAR with the current policy.",
     ])  # fmt: skip
 
 

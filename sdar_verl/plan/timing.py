@@ -98,6 +98,16 @@ def generation_bound(job: Job, work: Workload, instance: Instance, episodes: int
     return decoding + prompts / (job.gpus * instance.bf16_flops * PREFILL_SHARE)
 
 
+def prefill_seconds(job: Job, work: Workload, instance: Instance) -> float:
+    """Seconds in which the rollout engines read the teacher's rows."""
+    return forward_flops(job, work.teacher_tokens(job)) / (job.gpus * instance.bf16_flops * PREFILL_SHARE)
+
+
+def tail_seconds(job: Job, work: Workload, generate: float) -> float:
+    """Part of `generate` seconds in which the longest episodes play and the others have ended."""
+    return generate * (1 - work.turns / max(work.turns, job.max_turns))
+
+
 def environment_seconds(job: Job, work: Workload, episodes: int) -> float:
     """Seconds in which episodes wait for their environments, which share processes."""
     at_once = max(1.0, episodes / max(1, job.env_processes))
@@ -118,6 +128,10 @@ def estimate(job: Job, work: Workload, instance: Instance, rates: Rates, host: H
         "sync": job.rollout_bytes * job.model.params / job.tp / SYNC_RATE,
         "other": rates.other,
     }
+    if job.teacher == "rollout":
+        phases["generate"] += max(
+            0.0, prefill_seconds(job, work, instance) - tail_seconds(job, work, phases["generate"])
+        )
     if job.distribution:  # the teacher reads its rows once more inside the update
         phases["update"] += forward_flops(job, work.teacher_tokens(job)) / (peak * rates.update)
     if job.cpu_offload:

@@ -9,3 +9,11 @@ class TeacherContextError(SdarError):
 
 class TeacherPromptTooLong(TeacherContextError):
     """A prompt does not fit `max_prompt_length`, whatever may be left out."""
+
+
+class TeacherUnavailable(SdarError):
+    """No teacher server gave the scores in time; what happens then is the run's own policy."""
+
+
+class TeacherRejected(SdarError):
+    """A teacher server answers, but not as the teacher that it should be; its scores are never used."""

@@ -113,6 +113,16 @@ def test_whole_distributions_cost_a_pass_of_the_teacher():
     assert memory.FULL_CHUNK == distributions.CHUNK
 
 
+def test_a_teacher_elsewhere_takes_nothing_here_but_the_logits_of_a_prompt():
+    without, remote, rollout = (memory.estimate(plain_job(teacher=t), 80 * GIB) for t in (None, "remote", "rollout"))
+    assert remote.phases == without.phases
+    more = rollout.total("rollout") - without.total("rollout")
+    assert more == 10 * plain_job().model.vocab * (4096 + 512) and rollout.kv_need > without.kv_need
+    assert recipe_job("sdar.teacher.placement=rollout").teacher == "rollout"
+    with pytest.raises(PlanError, match="placement=server takes GPUs beside the trainer's.*placement=remote"):
+        recipe_job("sdar.teacher.placement=server")
+
+
 def test_offloading_moves_what_it_says():
     job = plain_job()
     parts = memory.estimate(job.with_(param_offload=True, optimizer_offload=True), 80 * GIB).phases

@@ -1,0 +1,109 @@
+"""A teacher behind HTTP as a `Scorer`: how it is recognised at the start, and what happens when it goes away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdar_verl.compat.teacher_scoring import ScoredRow, Scorer, Scores
+from sdar_verl.served_client import make_client
+from sdar_verl.settings import Settings
+from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
+from sdar_verl.teacher.remote import Fingerprint, ScoreRow, fingerprint_of
+
+FILE = "teacher_fingerprint.json"
+PREFIX = "sdar/teacher_remote"
+
+
+class ServedTeacher:
+    """Scores by teacher servers.
+
+    Args:
+        settings: of the run.
+        tokenizer: the student's.
+        urls: the servers; `token` is theirs.
+        least: tokens that they must take.
+        initial: scores by a model of this run that has the policy's initial weights, for the fingerprint of a teacher
+            that must have the same; None where there is none.
+        ranks: rows of `initial` are a multiple of it.
+        fallback: scores where no server is left and the policy is ``fallback``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        tokenizer: Any,
+        urls: Sequence[str],
+        token: str | None,
+        *,
+        least: int,
+        initial: Scorer | None,
+        ranks: int,
+        fallback: Scorer,
+    ):
+        self.settings, self._fallback, self._path = settings.teacher.remote, fallback, Path(settings.run_dir) / FILE
+        expected = self._expected(fingerprint_of(tokenizer), settings, initial, ranks)
+        self.client = make_client(settings.teacher.remote, expected, urls, token, least=least)
+        self.client.check()
+        self.client.expected.save(self._path)
+
+    def __call__(self, rows: Sequence[ScoredRow]) -> Scores:
+        """Scores of the rows that are taught, zeros for the others; None by the policy ``skip``.
+
+        Raises:
+            TeacherUnavailable: no server came back in time, with the policy ``wait``.
+        """
+        started = time.monotonic()
+        asked = [number for number, row in enumerate(rows) if row.taught and len(row.response)]
+        sent = [ScoreRow(tuple(rows[n].prompt.tolist()), tuple(rows[n].response.tolist())) for n in asked]
+        log_probs: list[torch.Tensor] | None = [torch.zeros(len(row.response)) for row in rows]
+        reason = None
+        try:
+            found = self.client.score(sent)
+            for number, values in zip(asked, found, strict=True):
+                log_probs[number] = torch.tensor(values, dtype=torch.float32)
+        except TeacherUnavailable as error:
+            if self.settings.on_failure == "wait":
+                raise
+            reason = error
+            print(f"[sdar] {self.settings.on_failure} for the teacher in this step: {error}", flush=True)
+            log_probs = self._fallback(rows).log_probs if self.settings.on_failure == "fallback" else None
+        counts, servers = self.client.counts, self.client.endpoints
+        return Scores(
+            log_probs,
+            {
+                f"{PREFIX}/rows": len(sent) if reason is None else 0,
+                f"{PREFIX}/servers": len(servers),
+                f"{PREFIX}/servers_usable": sum(server.good for server in servers),
+                f"{PREFIX}/servers_lost": counts.lost,
+                f"{PREFIX}/failed_requests": counts.failed,
+                f"{PREFIX}/rejected": counts.rejected,
+                f"{PREFIX}/waited_seconds": counts.dark_seconds,
+                f"{PREFIX}/fell_back": float(reason is not None and log_probs is not None),
+                f"{PREFIX}/skipped": float(log_probs is None),
+                f"{PREFIX}/seconds": time.monotonic() - started,
+            },
+        )
+
+    def _expected(self, own: Fingerprint, settings: Settings, initial: Scorer | None, ranks: int) -> Fingerprint:
+        """What the servers must show: what the run saw when it began, or the initial policy's own scores."""
+        if self._path.exists():
+            seen = Fingerprint.load(self._path)
+            if seen.cuts != own.cuts:
+                raise TeacherRejected(f"the run in {self._path.parent} began with another tokenizer")
+            return seen
+        if settings.teacher.model_path is not None:
+            return own  # nothing here has its weights: the first server's scores count
+        if initial is None:
+            raise TeacherRejected(
+                f"the run in {self._path.parent} goes on without its {FILE} and without a reference model, so nothing "
+                "tells whether the servers hold the policy's initial weights; set "
+                "actor_rollout_ref.actor.use_kl_loss=true"
+            )
+        prompt, response = torch.tensor(own.probe.prompt), torch.tensor(own.probe.response)
+        row = ScoredRow(prompt, response, torch.ones_like(response), taught=True)
+        return own.with_scores(initial([row] * ranks).log_probs[0].tolist())

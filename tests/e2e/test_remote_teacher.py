@@ -1,0 +1,159 @@
+"""Real runs with the teacher elsewhere: at servers that die and come back as others, or in the rollout engine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sdar_verl.evaluation.jsonl import read_records
+from sdar_verl.evaluation.records import TokenRecord
+from sdar_verl.lab.model import build_model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "teacher"))  # vllm_process.py
+
+from vllm_process import TOKEN, VllmProcess  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LONG = {
+    "trainer.total_training_steps": 1000,
+    "trainer.test_freq": -1,
+    "trainer.val_before_train": "false",
+    "actor_rollout_ref.actor.optim.lr": 1e-3,
+    "actor_rollout_ref.rollout.temperature": 1.0,
+    "sdar.record.token_episodes": 2,
+}
+LONGEST = 800 + 12 + 1  # privileged prompt, response, and the token that a server has to generate
+
+
+def expected_scores(model: Path, record: TokenRecord) -> list[float]:
+    """What Hugging Face's model gives for the first response of a record."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    prompt, response = tokenizer.encode(record.teacher_prompt, add_special_tokens=False), record.turns[0].response_ids
+    with torch.no_grad():
+        found = network(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return found[range(len(response)), response].tolist()
+
+
+def check_frozen(run, model: Path) -> dict[int, float]:
+    """Every recorded score is the initial model's; by step, how far the student has moved from its first weights."""
+    moved: dict[int, float] = {}
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        turn = record.turns[0]
+        assert turn.teacher_logp == pytest.approx(expected_scores(model, record), abs=2e-4)
+        moved[record.step] = max(moved.get(record.step, 0.0), *map(abs, turn.gap))
+    return moved
+
+
+def remote(run, name: str) -> list[float]:
+    return [line["data"][f"sdar/teacher_remote/{name}"] for line in run.lines("metrics.jsonl")]
+
+
+def stop(run) -> None:
+    run.signal(signal.SIGINT)
+    assert run.wait(90) == 130, run.tail()
+    assert run.left() == []
+
+
+def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another_model(train, model, tmp_path):
+    """The run goes on with the other server, then without distillation, and never with the wrong model's scores."""
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    other = tmp_path / "other"
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.save_pretrained(other)
+    build_model(tokenizer, hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, max_positions=2048, seed=5
+                ).save_pretrained(other)  # fmt: skip
+    servers = [VllmProcess(model, tmp_path / f"server{n}.log", LONGEST) for n in range(2)]
+    try:
+        addresses = ",".join(server.ready().url for server in servers)
+        run = train("remote", {
+            **LONG,
+            "sdar.teacher.placement": "remote",
+            "sdar.teacher.remote.endpoints": f"[{addresses}]",
+            "sdar.teacher.remote.token_file": token,
+            "sdar.teacher.remote.on_failure": "skip",
+            "sdar.teacher.remote.patience": 8,
+            "sdar.teacher.remote.probe_tolerance": 0.001,
+        })  # fmt: skip
+        run.until(run.steps, "first step")
+        servers[0].kill()
+        run.until(lambda: remote(run, "servers_usable")[-1] == 1, "step with one server")
+        servers[1].kill()
+        servers[0].launch(other)
+        servers[1].launch(model)
+        run.until(lambda: remote(run, "skipped")[-1] == 1, "step without distillation")
+        run.until(lambda: any(remote(run, "rejected")), "answer of the wrong model")
+        run.until(lambda: remote(run, "skipped")[-1] == 0, "return of the right one")
+        stop(run)
+    finally:
+        for server in servers:
+            server.kill()
+    lines = [line["data"] for line in run.lines("metrics.jsonl")]
+    moved = check_frozen(run, model)
+    scored = {line["step"] for line in run.lines("metrics.jsonl") if not line["data"]["sdar/teacher_remote/skipped"]}
+    assert set(moved) - {run.steps()[-1] + 1} == scored, "every step but the skipped ones has the teacher's scores"
+    assert max(moved.values()) > 0.01, "the student has not moved: this test could not fail"
+    for data in lines:
+        skipped = data["sdar/teacher_remote/skipped"] == 1
+        assert (data["sdar/teacher_remote/rows"] == 0) == skipped and data["actor/grad_norm"] >= 0
+        assert skipped == ("sdar/loss" not in data), "no token was distilled"
+    written = [
+        path for path in run.run_dir.rglob("*") if path.is_file() and path.suffix in (".json", ".yaml", ".jsonl")
+    ]
+    assert written and not any(TOKEN in path.read_text(errors="replace") for path in [*written, run.log])
+
+
+def test_a_server_of_the_runs_own_that_dies_is_replaced_by_the_reference_until_it_is_back(train, model):
+    """Nothing of it is left behind; the reference's scores are the same ones."""
+    run = train("server", {
+        **LONG,
+        "sdar.teacher.placement": "server",
+        "sdar.teacher.server.restarts": 1,
+        "sdar.teacher.remote.on_failure": "fallback",
+        "sdar.teacher.remote.patience": 8,
+        "sdar.teacher.remote.probe_tolerance": 0.001,
+        "actor_rollout_ref.actor.use_kl_loss": "true",
+        "actor_rollout_ref.actor.kl_loss_coef": 0.0,
+    })  # fmt: skip
+    run.until(run.steps, "first step")
+    (server,) = [p for p in run.named("compat.vllm_server") if p.cmdline()[1:2] == ["-m"]]
+    for process in [*server.children(recursive=True), server]:
+        process.kill()
+    run.until(lambda: remote(run, "fell_back")[-1] == 1, "step with the reference")
+    run.until(lambda: (remote(run, "fell_back")[-1], remote(run, "restarts")[-1]) == (0, 1), "step with a new server")
+    run.note_ports()
+    stop(run)
+    moved = check_frozen(run, model)
+    assert max(moved.values()) > 0.01 and len(moved) >= len(run.steps())
+    assert json.loads((run.run_dir / "teacher_fingerprint.json").read_text())["log_probs"]
+
+
+def test_the_rollout_engine_compares_its_own_scores(train, model):
+    """Its gaps are those that Hugging Face's model gives, though the trainer's scores are none of its."""
+    run = train("rollout", {
+        **{key: value for key, value in LONG.items() if "steps" not in key},
+        "trainer.total_training_steps": 2,
+        "sdar.teacher.placement": "rollout",
+        "actor_rollout_ref.actor.optim.lr": 0.0,
+    })  # fmt: skip
+    assert run.wait() == 0, run.tail()
+    assert run.left() == []
+    widest = 0.0
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        turn = record.turns[0]
+        student = expected_scores(model, replace(record, teacher_prompt=record.student_prompt))
+        gap = [one - other for one, other in zip(expected_scores(model, record), student, strict=True)]
+        assert turn.gap == pytest.approx(gap, abs=2e-5)
+        widest = max(widest, *map(abs, gap))
+    assert widest > 1e-3, "the prompts make no difference: this test could not fail"
+    for line in run.lines("metrics.jsonl"):
+        assert line["data"]["sdar/teacher_rollout/episode_seconds"] > 0 and line["data"]["sdar/taught_share"] == 1.0
