@@ -58,7 +58,7 @@ def prepare(config: DictConfig) -> None:
     panel = _check_tasks(plain, settings)
     run_dir = Path(settings.run_dir)
     trainer = plain["trainer"]
-    _check_machine(plain)
+    _check_machine(plain, settings)
     check_checkpoints(plain, settings)
     root = Path(trainer["default_local_dir"])
     identity = restore(run_dir, root, settings.checkpoints, resume_mode=trainer["resume_mode"])
