@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -354,9 +355,8 @@ class SdarTrainer(PPOTrainerSync):
             ended = error
             raise
         finally:
-            try:
+            with ExitStack() as closing:  # each, whatever happens to the one before; the last one in is the first
+                closing.callback(self.checkpoints.close, ended)
+                closing.callback(agent_loop_manager.close)
                 if self.served is not None:
-                    self.served.close()
-            finally:
-                agent_loop_manager.close()
-                self.checkpoints.close(ended)
+                    closing.callback(self.served.close)
