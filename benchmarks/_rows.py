@@ -22,8 +22,7 @@ from sdar_verl.agent.privileged import Privileged, privileged_parts, teacher_row
 from sdar_verl.agent.rows import Generation, PlayedEpisode, Row
 from sdar_verl.agent.runtime import EpisodeRuntime
 from sdar_verl.errors import ConfigError
-from sdar_verl.lab import WEIGHTS
-from sdar_verl.lab.config import PLAY
+from sdar_verl.lab import WEIGHTS, envs
 from sdar_verl.lab.evaluate import load_policy
 from sdar_verl.settings import Settings
 from sdar_verl.teacher.contexts import Situation
@@ -72,7 +71,7 @@ def play(config: DictConfig, rows: int, seed: int, folder: Path) -> list[Episode
         config: of a method whose teacher waits for the group, so that rows keep their messages.
     """
     settings, rollout = _settings(config), config.actor_rollout_ref.rollout
-    tasks = generate_games(folder / "games", SPLIT, -(-rows // rollout.n), seed, PLAY.knobs)
+    tasks = generate_games(folder / "games", SPLIT, -(-rows // rollout.n), seed, envs.get("alfworld").play.knobs)
     policy = load_policy(WEIGHTS, max_tokens=rollout.response_length, temperature=rollout.temperature, seed=seed)
     limits = Limits(prompt=rollout.prompt_length, response=rollout.response_length, turn=settings.max_turn_tokens)
 

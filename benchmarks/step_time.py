@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sdar_envs.alfworld.generate import generate_games
 
-from sdar_verl.lab.config import PLAY
+from sdar_verl.lab import envs
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
 from sdar_verl.runs.lab import TRAIN_SPLIT, VALID_SPLIT
@@ -32,7 +32,7 @@ def measure(steps: int, repeats: int, seed: int, folder: Path, overrides: list[s
     """The metrics of every counted step by method."""
     plan = replace(load_plan("tiny"), steps=steps + 1, panel=0)
     for split, games in ((TRAIN_SPLIT, 64), (VALID_SPLIT, 1)):
-        generate_games(folder / "games", split, games, seed, PLAY.knobs)
+        generate_games(folder / "games", split, games, seed, envs.get("alfworld").play.knobs)
     found: dict[str, list[dict]] = defaultdict(list)
     for repeat in range(repeats):
         for method in METHODS if repeat % 2 == 0 else METHODS[::-1]:

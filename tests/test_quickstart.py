@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from sdar_verl.errors import ConfigError
-from sdar_verl.lab.config import PLAY, LabConfig
+from sdar_verl.lab import envs
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
 from sdar_verl.quickstart.state import open_state
 from sdar_verl.runs.watch import Progress, RunFailed, TooSlow, watch
 from sdar_verl.settings import Settings
 
-PLAN = load_plan("tiny")
+PLAN, ALFWORLD = load_plan("tiny"), envs.get("alfworld")
 
 # --- budget ---
 
@@ -111,19 +111,19 @@ def test_settings_of_both_runs_are_accepted_and_seeded(runs):
 
 
 def test_the_tiny_preset_plays_as_the_model_was_fitted(runs):
-    played, fitted = runs["sdar"], LabConfig()
-    expected = {**fitted.env, "max_steps": PLAY.max_steps}
+    played, fitted = runs["sdar"], ALFWORLD.config
+    expected = {**fitted.env, "max_steps": ALFWORLD.play.max_steps}
     assert {key: played["env"]["alfworld"][key] for key in expected} == expected
     assert played["sdar"]["skills"]["store"] == fitted.skills
     rollout = played["actor_rollout_ref"]["rollout"]
-    assert rollout["temperature"] == rollout["val_kwargs"]["temperature"] == PLAY.temperature
+    assert rollout["temperature"] == rollout["val_kwargs"]["temperature"] == ALFWORLD.play.temperature
     longest = played["sdar"]["teacher"]["max_prompt_length"] + played["data"]["max_response_length"]
     assert longest <= rollout["max_model_len"] <= fitted.max_positions
 
 
 def test_the_games_suffice_for_every_batch(runs):
     assert PLAN.train_games >= runs["sdar"]["data"]["train_batch_size"]
-    assert PLAN.panel % len(PLAY.task_types) == 0  # the same number of each task type
+    assert PLAN.panel % len(ALFWORLD.play.task_types) == 0  # the same number of each task type
 
 
 def test_smollm2_is_one_step_without_evaluation():
@@ -161,7 +161,7 @@ def test_smollm2_becomes_a_model_folder_whose_parts_fit(tmp_path):
 
 
 def test_a_missing_tiny_model_says_how_to_make_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr("sdar_verl.lab.WEIGHTS", tmp_path)
     with pytest.raises(ConfigError, match="sdar lab fit"):
         models.tiny()
 

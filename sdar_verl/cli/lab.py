@@ -9,8 +9,12 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
+from sdar_verl.errors import ConfigError
+from sdar_verl.lab import envs
+
 _SAY = partial(print, flush=True)
 _PLAIN = {"int": int, "float": float, "str": str}
+_ENVS = "the environment: " + " or ".join(envs.names())
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -23,13 +27,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
     fit = commands.add_parser("fit", help="fit the model on a scripted player's games (one core, about 25 minutes)")
     fit.add_argument("out", type=Path, help="model folder to make; kept as it is where its inputs have not changed")
+    fit.add_argument("--env", default="alfworld", metavar="NAME", help=f"{_ENVS}; default: alfworld")
     fit.add_argument("--quick", action="store_true", help="a miniature fit of seconds by the same path, for checks")
     fit.add_argument("--force", action="store_true", help="make it again though it is there")
     fit.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change numbers of the configuration")
     fit.set_defaults(func=run_fit)
 
     evaluation = commands.add_parser("eval", help="play unseen games on unseen floor plans; rates with 95 %% intervals")
-    evaluation.add_argument("model", type=Path, nargs="?", help="model folder; default: the shipped weights")
+    evaluation.add_argument("model", type=Path, nargs="?", help="model folder; default: the shipped weights of --env")
+    evaluation.add_argument("--env", metavar="NAME", help=f"{_ENVS}; default: the model's, alfworld without a folder")
     evaluation.add_argument("--games", type=int, default=240, help="games played under each condition")
     evaluation.add_argument("--seed", type=int, default=1, help="of games and sampling")
     evaluation.add_argument(
@@ -44,13 +50,14 @@ def run_fit(args: argparse.Namespace) -> int:
     """Make a model folder and say what came out."""
     from sdar_envs.base import EnvError
 
-    from sdar_verl.lab.config import LabConfig
-    from sdar_verl.lab.fit import fit, read_record
+    from sdar_verl.lab.fit import fit
+    from sdar_verl.lab.record import read_record
 
     try:
-        config = _changed(LabConfig().quick() if args.quick else LabConfig(), args.set)
+        config = envs.get(args.env).config
+        config = _changed(config.quick() if args.quick else config, args.set)
         fit(config, args.out, say=_SAY, force=args.force)
-    except (EnvError, FileExistsError, ValueError) as error:
+    except (EnvError, ConfigError, FileExistsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     record = read_record(args.out)
@@ -68,22 +75,22 @@ def run_eval(args: argparse.Namespace) -> int:
     import torch
     from sdar_envs.base import EnvError
 
-    from sdar_verl.lab import WEIGHTS
-    from sdar_verl.lab.config import PLAY, config_of
+    from sdar_verl.lab import shipped_weights
     from sdar_verl.lab.evaluate import evaluate, load_policy
-    from sdar_verl.lab.fit import RECORD, read_record
+    from sdar_verl.lab.record import RECORD, config_of, read_record
 
-    folder = args.model or WEIGHTS
-    record = read_record(folder)
-    if record is None:
-        print(f"error: {folder} has no {RECORD}; make a model with: sdar lab fit {folder}", file=sys.stderr)
-        return 1
     torch.set_num_threads(1)
     try:
-        temperature = PLAY.temperature if args.temperature is None else args.temperature
-        policy = load_policy(folder, temperature=temperature, seed=args.seed)
-        scores = evaluate(policy, config_of(record["config"]), games=args.games, seed=args.seed, say=_SAY)
-    except (EnvError, ValueError) as error:
+        folder = args.model or shipped_weights(args.env or "alfworld")
+        record = read_record(folder)
+        if record is None:
+            raise ConfigError(f"{folder} has no {RECORD}; make a model with: sdar lab fit {folder}")
+        config = config_of(record)
+        if args.env not in (None, config.env_name):
+            raise ConfigError(f"{folder} was fitted for {config.env_name}, not for {args.env}")
+        policy = load_policy(folder, temperature=args.temperature, seed=args.seed)
+        scores = evaluate(policy, config, games=args.games, seed=args.seed, say=_SAY)
+    except (EnvError, ConfigError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for condition, score in scores.items():

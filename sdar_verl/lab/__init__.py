@@ -2,4 +2,17 @@
 
 from pathlib import Path
 
-WEIGHTS = Path(__file__).parent / "weights"  # the fitted model that ships with the package
+from sdar_verl.errors import ConfigError
+
+WEIGHTS = Path(__file__).parent / "weights"  # the fitted model that ships with the package; it plays ALFWorld
+
+
+def shipped_weights(env: str) -> Path:
+    """The fitted model that ships with the package for an environment; raises `ConfigError` if none does."""
+    folder = WEIGHTS if env == "alfworld" else WEIGHTS / env
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"no fitted model ships for {env} (there is none in {folder}); make one with: "
+            f"sdar lab fit <folder> --env {env}"
+        )
+    return folder

@@ -17,10 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from sdar_envs.alfworld.expert import Expert
-from sdar_envs.alfworld.games import TASK_TYPES
 from sdar_envs.base import EpisodeView, PromptFormat, TaskRef, TextEnv
 
+from sdar_verl.lab.envs.base import LabEnv
 from sdar_verl.lab.prompts import SkillShelf, messages
 from sdar_verl.skills import Skill
 
@@ -51,7 +50,7 @@ class Lesson:
 
 
 def walk(
-    env: TextEnv, prompt_format: PromptFormat, task: TaskRef, noises: Sequence[float], dice: Random
+    lab: LabEnv, env: TextEnv, prompt_format: PromptFormat, task: TaskRef, noises: Sequence[float], dice: Random
 ) -> list[State]:
     """The different states of one game, met by the expert with each share of random actions in `noises`.
 
@@ -62,31 +61,22 @@ def walk(
     for noise in noises:
         observation, info = env.reset(task=task)
         view = EpisodeView(info["task_description"], observation, info["admissible_actions"])
-        experts = {plan: Expert(plan=plan) for plan in TASK_TYPES}
-        for expert in experts.values():
-            expert.reset(info["task_description"], observation)
+        player = lab.player(view)
         past: list[str] = []
         over = False
         while not over:
-            can = tuple(action for action in view.admissible_actions if action != "help")
-            plans = {plan: expert.act(_as_shown(view)) for plan, expert in experts.items()}
+            can, plans = player.can(view), player.plans(view)
             state = State(task, messages(prompt_format, view)[0]["content"], can, plans)
             states.setdefault(state.prompt, state)
             past.extend(can)
             action = state.expert
             if dice.random() < noise:
                 action = dice.choice(past if dice.random() < 0.2 else can)
-            observation, _, won, truncated, info = env.step(action)
+            observation, _, ended, truncated, info = env.step(action)
             view.history.append((view.observation, action))
             view.observation, view.admissible_actions = observation, info["admissible_actions"]
-            over = won or truncated
+            over = ended or truncated
     return list(states.values())
-
-
-def _as_shown(view: EpisodeView) -> EpisodeView:
-    """`view` with the last step alone: what the current observation answers. The expert then decides by what a prompt
-    without history shows, and the model can learn why."""
-    return EpisodeView(view.task_description, view.observation, view.admissible_actions, view.history[-1:])
 
 
 def lessons(
@@ -119,6 +109,6 @@ def lessons(
                 if not skills and dice.random() < random_action:
                     action = dice.choice(state.can)
                 elif not skills and dice.random() < wrong_plan:
-                    action = state.plans[dice.choice([other for other in TASK_TYPES if other != plan])]
+                    action = state.plans[dice.choice([other for other in state.plans if other != plan])]
                 found.append(Lesson(state, condition, skills, action))
     return found

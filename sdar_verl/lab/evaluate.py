@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdar_envs.alfworld import FAMILY
-from sdar_envs.alfworld.generate import generate_games
 from sdar_envs.base import EpisodeView, TaskRef
 
 from sdar_verl.evaluation.intervals import Rate, wilson
-from sdar_verl.lab.config import PLAY, LabConfig, PlayConfig
+from sdar_verl.lab import envs
+from sdar_verl.lab.config import LabConfig, PlayConfig
 from sdar_verl.lab.play import Outcome, play
 from sdar_verl.lab.policy import Policy
 from sdar_verl.lab.progress import Progress
 from sdar_verl.lab.prompts import CONDITIONS, SkillShelf, messages
+from sdar_verl.lab.record import RECORD, config_of, read_record
 from sdar_verl.skills import open_store
 from sdar_verl.teacher.context import TeacherPromptBuilder
 
-UNSEEN = "valid_unseen"  # the generator keeps floor plans for splits with "unseen" in the name
+UNSEEN = "valid_unseen"  # see `LabEnv.worlds`
 _AT_ONCE = 48
 
 
@@ -50,43 +50,49 @@ def evaluate(
     *,
     games: int,
     seed: int,
-    play_config: PlayConfig = PLAY,
+    play_config: PlayConfig | None = None,
     conditions: Sequence[str] = tuple(CONDITIONS),
     say: Callable[[str], None] = print,
 ) -> dict[str, Score]:
-    """Play each of `games` generated games once under each condition; no floor plan of them was fitted on.
+    """Play each of `games` generated games once under each condition; their places or things were not fitted on.
 
     Args:
         policy: who plays.
         config: prompts and skills; the same as in the fit.
         games: number of games; task types take turns.
         seed: of the games and of the draw of wrong skills.
-        play_config: the games.
+        play_config: the games; None are the environment's own.
         conditions: out of ``right``, ``none``, ``wrong``.
         say: receives progress lines.
 
     Returns:
         Scores by condition.
     """
-    prompt_format = FAMILY.make_format(config.env)
-    envs = [FAMILY.make_env({**config.env, "max_steps": play_config.max_steps}) for _ in range(min(games, _AT_ONCE))]
+    lab = envs.get(config.env_name)
+    play_config = play_config or lab.play
+    prompt_format = lab.make_format(config)
     outcomes: dict[str, list[Outcome]] = {condition: [] for condition in conditions}
     with tempfile.TemporaryDirectory(prefix="sdar-lab-") as root:
-        tasks = generate_games(root, UNSEEN, games, seed, play_config.knobs)
-        progress = Progress("evaluation", say)
-        for start in range(0, len(tasks), len(envs)):
-            group = tasks[start : start + len(envs)]
-            for condition in conditions:
-                outcomes[condition] += play(group, envs, prompt_format, chooser(policy, config, condition, seed))
-            progress(start + len(group), len(tasks), None)
-    for env in envs:
-        env.close()
+        worlds = lab.worlds(Path(root), UNSEEN, games, seed, play_config.knobs)
+        progress, done = Progress("evaluation", say), 0
+        for world in worlds:
+            seats = min(len(world.tasks), _AT_ONCE)
+            playing = [lab.make_env(config, world, play_config.max_steps) for _ in range(seats)]
+            for start in range(0, len(world.tasks), seats):
+                group = world.tasks[start : start + seats]
+                for condition in conditions:
+                    outcomes[condition] += play(group, playing, prompt_format, chooser(policy, config, condition, seed))
+                done += len(group)
+                progress(done, games, None)
+            for env in playing:
+                env.close()
     return {condition: score(played) for condition, played in outcomes.items()}
 
 
 def chooser(policy: Policy, config: LabConfig, condition: str, seed: int):
     """What `play` asks for answers: prompts built as in training, under `condition`."""
-    prompt_format, shelf = FAMILY.make_format(config.env), SkillShelf(open_store(config.skills))
+    prompt_format = envs.get(config.env_name).make_format(config)
+    shelf = SkillShelf(open_store(config.skills), config.env_name)
     builder = TeacherPromptBuilder(policy.tokenizer, "system", config.max_positions, overflow="raise")
 
     def choose(running: list[tuple[TaskRef, EpisodeView]]) -> list[str]:
@@ -114,11 +120,28 @@ def score(outcomes: Sequence[Outcome]) -> Score:
     )
 
 
-def load_policy(folder: Path, *, max_tokens: int = 24, temperature: float = PLAY.temperature, seed: int = 0) -> Policy:
-    """The model in `folder` with its tokenizer, in float32, read the way every other part of the run reads it."""
+def load_policy(
+    folder: Path, *, max_tokens: int | None = None, temperature: float | None = None, seed: int = 0
+) -> Policy:
+    """The fitted model in `folder` with its tokenizer, in float32, read the way every other part of the run reads it.
+
+    Args:
+        folder: what `fit` made.
+        max_tokens, temperature: None takes those of the environment that the model was fitted for.
+        seed: of the sampling.
+
+    Raises:
+        FileNotFoundError: `folder` holds no record of a fit.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    record = read_record(folder)
+    if record is None:
+        raise FileNotFoundError(f"{folder} has no {RECORD}; make a model with: sdar lab fit {folder}")
+    lab = envs.get(config_of(record).env_name)
+    max_tokens = lab.answer_tokens if max_tokens is None else max_tokens
+    temperature = lab.play.temperature if temperature is None else temperature
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return Policy(model, tokenizer, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -16,23 +15,23 @@ from random import Random
 from statistics import fmean
 
 import torch
-from sdar_envs.alfworld import FAMILY
-from sdar_envs.alfworld.generate import generate_games
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from sdar_verl.lab.config import LabConfig, config_of, fingerprint
+from sdar_verl.lab import envs
+from sdar_verl.lab.config import LabConfig
 from sdar_verl.lab.corpus import Lesson, State, lessons, walk
 from sdar_verl.lab.model import build_model
 from sdar_verl.lab.progress import Progress
-from sdar_verl.lab.prompts import SkillShelf, answer_text
+from sdar_verl.lab.prompts import SkillShelf
+from sdar_verl.lab.record import RECORD, config_of, fingerprint, read_record, weights_hash
 from sdar_verl.lab.tokenizer import train_tokenizer
 from sdar_verl.lab.training import Example, train
 from sdar_verl.skills import open_store
 from sdar_verl.teacher.context import HEADING, TeacherPromptBuilder
 
-RECORD = "lab.json"
 _SPLIT = "train"
 _TOKENIZER_STATES = 6000
+_PACKAGES = ("torch", "transformers", "tokenizers")
 _CURVE = 100  # steps whose losses are recorded, for whoever repeats the fit
 
 Say = Callable[[str], None]
@@ -65,7 +64,7 @@ def fit(config: LabConfig, out: Path, *, say: Say = print, force: bool = False) 
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        record = {"fingerprint": key, "config": asdict(config), **_make(config, partial, say)}
+        record = {"fingerprint": key, "env": config.env_name, "config": asdict(config), **_make(config, partial, say)}
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         partial.chmod(0o755)
         if out.exists():
@@ -75,17 +74,6 @@ def fit(config: LabConfig, out: Path, *, say: Say = print, force: bool = False) 
         torch.set_num_threads(threads)
         shutil.rmtree(partial, ignore_errors=True)
     return out
-
-
-def read_record(folder: Path) -> dict | None:
-    """What `fit` wrote about the model in `folder`; None where there is no such file."""
-    file = folder / RECORD
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 (hex) of the weights file of a model folder."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def repeat(folder: Path, say: Say = print) -> tuple[list[float], list[float]]:
@@ -103,7 +91,7 @@ def repeat(folder: Path, say: Say = print) -> tuple[list[float], list[float]]:
     record = read_record(folder)
     if record is None:
         raise FileNotFoundError(f"{folder} has no {RECORD}")
-    config = config_of(record["config"])
+    config = config_of(record)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -121,6 +109,7 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
     losses = _train(config, model, tokenizer, stages, say)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    packages = envs.get(config.env_name).packages
     last = losses[-max(1, len(losses) // 20) :]
     return {
         "examples": sum(map(len, stages)),
@@ -131,7 +120,7 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
         "last_loss": sum(last) / len(last),
         "seconds": round(time.perf_counter() - start),
         "weights_sha256": weights_hash(folder),
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "alfworld", "textworld")},
+        "versions": {name: version(name) for name in (*_PACKAGES, *packages)},
         "machine": platform.machine(),
     }
 
@@ -184,15 +173,19 @@ def _curve(losses: Sequence[float]) -> list[float]:
 
 def collect(config: LabConfig, say: Say) -> list[State]:
     """The states of all training games, in the games' order; the games themselves are thrown away again."""
-    prompt_format, env = FAMILY.make_format(config.env), FAMILY.make_env(config.env)
+    lab = envs.get(config.env_name)
+    prompt_format = lab.make_format(config)
     states: list[State] = []
     with tempfile.TemporaryDirectory(prefix="sdar-lab-") as root:
-        games = generate_games(root, _SPLIT, config.train_games, config.seed, config.knobs)
-        progress = Progress("games", say)
-        for number, task in enumerate(games):
-            states += walk(env, prompt_format, task, config.noises, Random(f"{config.seed}/{task.id}"))
-            progress(number + 1, len(games), None)
-    env.close()
+        worlds = lab.worlds(Path(root), _SPLIT, config.train_games, config.seed, config.knobs)
+        progress, done = Progress("games", say), 0
+        for world in worlds:
+            env = lab.make_env(config, world)
+            for task in world.tasks:
+                states += walk(lab, env, prompt_format, task, config.noises, Random(f"{config.seed}/{task.id}"))
+                done += 1
+                progress(done, config.train_games, None)
+            env.close()
     return states
 
 
@@ -201,7 +194,7 @@ def both_stages(config: LabConfig, states: Sequence[State]) -> tuple[list[Lesson
 
     Clean labels first is much faster: the second stage only has to spread what the first has learned.
     """
-    shelf = SkillShelf(open_store(config.skills))
+    shelf = SkillShelf(open_store(config.skills), config.env_name)
     play = {"right": config.play_right, "wrong": config.play_wrong, "none": config.play_none}
     spread = {"right": config.right, "wrong": config.wrong, "none": config.none}
     return (
@@ -219,12 +212,13 @@ def both_stages(config: LabConfig, states: Sequence[State]) -> tuple[list[Lesson
 
 def make_tokenizer(config: LabConfig, states: Sequence[State]) -> PreTrainedTokenizerBase:
     """A tokenizer for the prompts of `states`, all their actions, and the skills."""
+    lab = envs.get(config.env_name)
     chosen = Random(config.seed).sample(list(states), min(_TOKENIZER_STATES, len(states)))
     texts = [state.prompt for state in chosen]
-    texts += [answer_text(action) for state in chosen for action in state.can]
+    texts += [lab.answer(action) for state in chosen for action in state.can]
     texts += [skill.text for skill in open_store(config.skills).all()] * 100
     texts += [f"system\n{HEADING}\n", "user\n", "assistant\n"] * 1000
-    return train_tokenizer(texts, config.vocab)
+    return train_tokenizer(texts, config.vocab, lab.tags)
 
 
 def to_examples(
@@ -232,11 +226,12 @@ def to_examples(
 ) -> list[Example]:
     """Token ids of each lesson, by the very builder that makes a teacher's prompt in training."""
     builder = TeacherPromptBuilder(tokenizer, "system", config.max_positions, overflow="raise")
+    lab = envs.get(config.env_name)
     progress = Progress("prompts", say)
     examples = []
     for number, lesson in enumerate(found):
         prompt = builder.build([{"role": "user", "content": lesson.state.prompt}], list(lesson.skills)).ids
-        answer = tokenizer(answer_text(lesson.action)).input_ids
+        answer = tokenizer(lab.answer(lesson.action)).input_ids
         examples.append(Example(tuple(prompt), (*answer, tokenizer.eos_token_id)))
         progress(number + 1, len(found), None)
     return examples

@@ -58,14 +58,14 @@ def play(
         for number, answer in zip(running, answers, strict=True):
             view, outcome = views[number], outcomes[number]
             parsed = prompt_format.parse(answer, view.admissible_actions)
-            observation, _, won, truncated, info = envs[number].step(parsed.action)
+            observation, _, ended, truncated, info = envs[number].step(parsed.action)
             outcome.steps += 1
             outcome.valid += parsed.valid
             outcome.admissible += parsed.action in view.admissible_actions
             outcome.actions.append(parsed.action)
             view.history.append((view.observation, parsed.action))
             view.observation, view.admissible_actions = observation, info["admissible_actions"]
-            if won or truncated:
-                outcome.won = won
+            if ended or truncated:
+                outcome.won = info["won"]
                 del views[number]
     return outcomes

@@ -6,13 +6,14 @@ from sdar_envs.base import EpisodeView, PromptFormat, TaskRef
 
 from sdar_verl.skills import Skill, SkillQuery, SkillStore, retrievers
 
+TAGS = ("<think>", "</think>", "<action>", "</action>")  # of answers in most environments
 CONDITIONS = {"right": "rules", "none": "none", "wrong": "wrong_task"}  # condition of the lab -> retriever
 
 
 class SkillShelf:
     """The skills a prompt gets under each of the lab's conditions: ``right``, ``none`` and ``wrong``."""
 
-    def __init__(self, store: SkillStore, env: str = "alfworld") -> None:
+    def __init__(self, store: SkillStore, env: str) -> None:
         self._env = env
         self._retrievers = {name: retrievers.make(retriever, store) for name, retriever in CONDITIONS.items()}
 
@@ -25,8 +26,3 @@ class SkillShelf:
 def messages(prompt_format: PromptFormat, view: EpisodeView) -> list[dict[str, str]]:
     """The student's messages for one step: a single user message."""
     return [{"role": "user", "content": prompt_format.render(view)}]
-
-
-def answer_text(action: str) -> str:
-    """The answer that plays `action`, thinking off, as the parser expects it."""
-    return f"<action>{action}</action>"

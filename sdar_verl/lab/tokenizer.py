@@ -8,13 +8,14 @@ here is what a rollout engine, a trainer and a report load later.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
+from sdar_verl.lab.prompts import TAGS
+
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-TAGS = ("<think>", "</think>", "<action>", "</action>")  # whole tokens, kept when special tokens are skipped
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -24,7 +25,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, tags: Sequence[str] = TAGS) -> PreTrainedTokenizerBase:
     """Learn byte-level BPE merges from `texts` and dress the result as a chat tokenizer.
 
     The result has at most `vocab_size` tokens (fewer where the texts hold fewer pairs to merge): 256 bytes, the
@@ -34,11 +35,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Args:
         texts: plain texts without chat markup.
         vocab_size: the largest number of tokens, markup included.
+        tags: answer tags; whole tokens, kept when special tokens are skipped.
 
     Raises:
         ValueError: `vocab_size` leaves no room for merges.
     """
-    markup = (PAD, START, END, *TAGS)
+    markup = (PAD, START, END, *tags)
     if vocab_size <= 256 + len(markup):
         raise ValueError(f"vocab_size is {vocab_size}; set it above {256 + len(markup)} (bytes and markup)")
     stock = Qwen2Tokenizer().backend_tokenizer
@@ -58,6 +60,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         pad_token=PAD,
         additional_special_tokens=[START],
     )
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

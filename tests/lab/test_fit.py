@@ -8,10 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdar_verl.cli import lab
-from sdar_verl.lab.config import LabConfig, config_of, fingerprint
-from sdar_verl.lab.fit import fit, read_record, repeat, weights_hash
+from sdar_verl.lab import envs
+from sdar_verl.lab.fit import fit, repeat
+from sdar_verl.lab.record import config_of, fingerprint, read_record, weights_hash
 
-QUICK = LabConfig().quick()
+QUICK = envs.get("alfworld").config.quick()
 
 
 def run(*words):
@@ -35,7 +36,7 @@ def test_model_folder_is_complete_and_consistent(made):
     assert model.config.vocab_size == len(tokenizer) == record["vocabulary"]
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert (record["fingerprint"], record["weights_sha256"]) == (fingerprint(QUICK), weights_hash(made))
-    assert config_of(record["config"]) == QUICK
+    assert config_of(record) == QUICK
     assert record["last_loss"] < record["curve"][0]
 
 

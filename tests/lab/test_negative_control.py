@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sdar_envs.alfworld import FAMILY
-from sdar_envs.alfworld.generate import generate_games
 
 from sdar_verl.core import DistillationConfig
 from sdar_verl.core.gap import as_tokens
 from sdar_verl.core.gates import GATES
 from sdar_verl.lab import WEIGHTS
-from sdar_verl.lab.config import PLAY, LabConfig
+from sdar_verl.lab import envs as labs
 from sdar_verl.lab.evaluate import load_policy
 from sdar_verl.lab.play import play
 from sdar_verl.lab.prompts import CONDITIONS, SkillShelf, messages
@@ -23,15 +21,16 @@ from sdar_verl.skills import open_store
 from sdar_verl.teacher.context import TeacherPromptBuilder
 
 pytestmark = pytest.mark.slow
-GAMES, LAB = 24, LabConfig()
+GAMES, LAB = 24, labs.get("alfworld")
+CONFIG = LAB.config
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
     """The shipped model, and every turn that it played without skills: task, conversation, sampled ids."""
     policy = load_policy(WEIGHTS)
-    prompt_format = FAMILY.make_format(LAB.env)
-    builder = TeacherPromptBuilder(policy.tokenizer, "system", LAB.max_positions, overflow="raise")
+    prompt_format = LAB.make_format(CONFIG)
+    builder = TeacherPromptBuilder(policy.tokenizer, "system", CONFIG.max_positions, overflow="raise")
     turns = []
 
     def choose(running):
@@ -40,9 +39,9 @@ def sampled(tmp_path_factory):
         turns.extend((*pair, ids) for pair, ids in zip(said, answers, strict=True))
         return [policy.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
 
-    envs = [FAMILY.make_env({**LAB.env, "max_steps": 8}) for _ in range(GAMES)]
-    tasks = generate_games(tmp_path_factory.mktemp("games"), "valid_unseen", GAMES, 3, PLAY.knobs)
-    play(tasks, envs, prompt_format, choose)
+    (world,) = LAB.worlds(tmp_path_factory.mktemp("games"), "valid_unseen", GAMES, 3, LAB.play.knobs)
+    envs = [LAB.make_env(CONFIG, world, 8) for _ in range(GAMES)]
+    play(world.tasks, envs, prompt_format, choose)
     for env in envs:
         env.close()
     return policy, builder, turns
@@ -68,7 +67,7 @@ def log_probs(policy, prompts, answers):
 def gates(sampled):
     """Gate and gap at every sampled token of the teacher under each condition."""
     policy, builder, turns = sampled
-    shelf, answers = SkillShelf(open_store(LAB.skills)), [ids for _, _, ids in turns]
+    shelf, answers = SkillShelf(open_store(CONFIG.skills), "alfworld"), [ids for _, _, ids in turns]
     config = DistillationConfig()
     student, mask = log_probs(policy, [builder.build(talk, []).ids for _, talk, _ in turns], answers)
     found = {}

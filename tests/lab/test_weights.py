@@ -6,18 +6,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sdar_verl.lab import WEIGHTS
-from sdar_verl.lab.config import LabConfig, config_of, fingerprint
+from sdar_verl.lab import WEIGHTS, envs
 from sdar_verl.lab.evaluate import evaluate, load_policy
-from sdar_verl.lab.fit import read_record, repeat, weights_hash
+from sdar_verl.lab.fit import repeat
 from sdar_verl.lab.model import ROLLOUT_HEAD_SIZES
+from sdar_verl.lab.record import config_of, fingerprint, read_record, weights_hash
 
 RECORD = read_record(WEIGHTS)
+CONFIG = envs.get("alfworld").config
 
 
 def test_weights_are_those_of_the_shipped_configuration():
-    assert config_of(RECORD["config"]) == LabConfig()
-    assert RECORD["fingerprint"] == fingerprint(LabConfig())
+    assert config_of(RECORD) == CONFIG
+    assert RECORD["fingerprint"] == fingerprint(CONFIG)
     assert RECORD["weights_sha256"] == weights_hash(WEIGHTS)
 
 
@@ -56,7 +57,7 @@ def test_the_command_makes_this_model():
 def test_the_right_skill_helps_and_a_wrong_one_does_not():
     torch.set_num_threads(1)
     policy = load_policy(WEIGHTS, seed=11)
-    scores = evaluate(policy, LabConfig(), games=60, seed=12, say=lambda line: None)
+    scores = evaluate(policy, CONFIG, games=60, seed=12, say=lambda line: None)
     assert scores["right"].rate.low > scores["none"].rate.rate
     assert scores["wrong"].rate.low <= scores["none"].rate.rate
     assert all(score.valid > 0.95 for score in scores.values())
