@@ -21,7 +21,16 @@ WEBSHOP = registry.get("webshop").task_types
 
 
 def test_these_are_all_shipped_sets():
-    assert shipped_sets() == (*SETS, "search_qa", "webshop")
+    assert shipped_sets() == (*SETS, "search_qa", "search_qa_tiny", "webshop", "webshop_tiny")
+
+
+@pytest.mark.parametrize("env", ["search_qa", "webshop"])
+def test_the_tiny_models_sets_cover_every_type_in_few_words(env):
+    task_types = registry.get(env).task_types
+    store = open_store(f"{env}_tiny", env=env, task_types=task_types)
+    require_coverage(store, env, task_types)
+    assert len({skill.text for skill in store.all()}) == len(task_types) + 1
+    assert all(len(skill.text.split()) <= 30 for skill in store.all())
 
 
 @pytest.mark.parametrize("name", SETS)

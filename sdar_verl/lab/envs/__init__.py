@@ -7,7 +7,7 @@ from importlib import import_module
 from sdar_verl.errors import ConfigError
 from sdar_verl.lab.envs.base import LabEnv, Player, World
 
-_MODULES = {name: f"sdar_verl.lab.envs.{name}" for name in ("alfworld", "webshop")}
+_MODULES = {name: f"sdar_verl.lab.envs.{name}" for name in ("alfworld", "search_qa", "webshop")}
 
 
 def names() -> list[str]:

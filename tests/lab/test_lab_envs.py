@@ -1,0 +1,151 @@
+"""What every environment of the lab must give: lessons that can be learned, plans that differ, a fit that runs."""
+
+import argparse
+from random import Random
+
+import pytest
+
+from sdar_verl.cli import lab as lab_cli
+from sdar_verl.errors import ConfigError
+from sdar_verl.lab import envs
+from sdar_verl.lab.corpus import lessons, walk
+from sdar_verl.lab.play import play
+from sdar_verl.lab.prompts import SkillShelf
+from sdar_verl.lab.record import fingerprint, read_record
+from sdar_verl.skills import open_store
+
+OTHERS = ("search_qa", "webshop")  # ALFWorld has tests of its own
+TASKS = 36
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    lab_cli.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["lab", *map(str, words)])
+    return args.func(args)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def lab(request):
+    return envs.get(request.param)
+
+
+@pytest.fixture(scope="module")
+def worlds(lab, tmp_path_factory):
+    return lab.worlds(tmp_path_factory.mktemp(lab.name), "train", TASKS, 0, lab.config.knobs)
+
+
+@pytest.fixture(scope="module")
+def states(lab, worlds):
+    found = []
+    for world in worlds:
+        env, prompt_format = lab.make_env(lab.config, world), lab.make_format(lab.config)
+        for task in world.tasks:
+            found += walk(lab, env, prompt_format, task, (0.0, 0.5), Random(task.id))
+        env.close()
+    return found
+
+
+def success(lab, worlds, choose_type):
+    """The share of tasks won by following the plan of the type that `choose_type` gives for a task."""
+    won = []
+    for world in worlds:
+        env = lab.make_env(lab.config, world, lab.play.max_steps)
+
+        def choose(running):
+            return [lab.answer(lab.player(view).plans(view)[choose_type(task)]) for task, view in running]
+
+        for task in world.tasks:
+            (outcome,) = play([task], [env], lab.make_format(lab.config), choose)
+            assert outcome.valid == outcome.steps
+            won.append(outcome.won)
+        env.close()
+    return sum(won) / len(won)
+
+
+def test_known_and_unknown_names():
+    assert envs.names() == ["alfworld", "search_qa", "webshop"]
+    assert all(envs.get(name).name == name == envs.get(name).config.env_name for name in envs.names())
+    with pytest.raises(ConfigError, match="known: alfworld, search_qa, webshop"):
+        envs.get("chess")
+
+
+def test_tasks_are_as_many_as_asked_and_all_different(lab, worlds):
+    ids = [(str(world.settings), task.id) for world in worlds for task in world.tasks]
+    assert len(ids) == TASKS == len(set(ids))
+    assert {task.task_type for world in worlds for task in world.tasks} == set(lab.family.task_types)
+
+
+def test_unseen_tasks_come_from_other_worlds(lab, worlds, tmp_path):
+    unseen = lab.worlds(tmp_path, "valid_unseen", 24, 0, lab.play.knobs)
+    assert {task.task_type for world in unseen for task in world.tasks} <= set(lab.play.task_types)
+    said = []
+    for group in (worlds, unseen):
+        texts = set()
+        for world in group:
+            env = lab.make_env(lab.config, world)
+            texts |= {env.reset(task=task)[1]["task_description"] for task in world.tasks}
+            env.close()
+        said.append(texts)
+    assert len(said[0] & said[1]) <= len(said[1]) // 10  # small shops may happen to hear the same wish
+
+
+def test_the_right_plan_wins_and_a_wrong_one_does_not(lab, worlds):
+    def wrong(task):
+        return Random(task.id).choice([other for other in lab.family.task_types if other != task.task_type])
+
+    assert success(lab, worlds, lambda task: task.task_type) >= 0.85
+    assert success(lab, worlds, wrong) <= 0.35
+
+
+def test_plans_can_be_learned_from_the_prompt(lab, states):
+    """One prompt has one answer: what is shown decides, within a world and a task."""
+    assert len({(state.task.path, state.task.id, state.prompt) for state in states}) == len(states)
+    assert all(set(state.plans) == set(lab.family.task_types) for state in states)
+    assert all(state.can for state in states)
+    differ = sum(len(set(state.plans.values())) > 1 for state in states) / len(states)
+    assert 0.2 < differ < 0.9
+
+
+def test_answers_are_read_back_as_they_were_meant(lab, states):
+    prompt_format = lab.make_format(lab.config)
+    for state in states:
+        for action in (*state.plans.values(), *state.can):
+            parsed = prompt_format.parse(lab.answer(action), state.can)
+            assert parsed.valid and parsed.action == action.lower() if lab.name == "webshop" else parsed.action
+
+
+def test_skills_decide_what_is_done(lab, states):
+    shelf = SkillShelf(open_store(lab.config.skills, env=lab.name, task_types=lab.family.task_types), lab.name)
+    found = lessons(states, shelf, {"right": 1.0, "wrong": 1.0, "none": 1.0}, wrong_plan=0.5, seed=0)
+    for lesson in found:
+        (followed,) = {skill.task_type for skill in lesson.skills} - {None} or {lesson.state.task.task_type}
+        if lesson.condition != "none":
+            assert lesson.action == lesson.state.plans[followed]
+    for condition in ("wrong", "none"):
+        own = [lesson for lesson in found if lesson.condition == condition]
+        assert any(lesson.action != lesson.state.expert for lesson in own)
+
+
+def test_fit_and_evaluation_run_from_end_to_end(lab, tmp_path, capsys):
+    model = tmp_path / "model"
+    assert run("fit", model, "--quick", "--env", lab.name) == 0
+    record = read_record(model)
+    assert record["env"] == lab.name and record["fingerprint"] == fingerprint(lab.config.quick())
+    assert record["last_loss"] < record["curve"][0]
+    assert run("eval", model, "--games", 6) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n{condition}" in shown for condition in ("right", "none", "wrong")) and "(n = 6)" in shown
+    assert run("eval", model, "--env", "alfworld") == 1
+    assert f"was fitted for {lab.name}, not for alfworld" in capsys.readouterr().err
+
+
+def test_fit_of_an_unknown_environment_lists_the_known_ones(tmp_path, capsys):
+    assert run("fit", tmp_path / "model", "--env", "chess") == 1
+    assert "known: alfworld, search_qa, webshop" in capsys.readouterr().err
+
+
+def test_eval_of_an_environment_without_shipped_weights_says_how_to_make_them(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sdar_verl.lab.WEIGHTS", tmp_path)
+    assert run("eval", "--env", "webshop") == 1
+    assert "no fitted model ships for webshop" in capsys.readouterr().err
