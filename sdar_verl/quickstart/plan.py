@@ -69,9 +69,14 @@ class Plan:
 _DEARER = 1.15  # a mean step of both methods over one of GRPO, which runs first
 
 
-def load_plan(model: str) -> Plan:
-    """The plan of ``config/quickstart.yaml`` for a start model; raises `ConfigError` that lists the known ones."""
+def load_plan(model: str, env: str = "alfworld") -> Plan:
+    """The plan of ``config/quickstart.yaml`` for a start model; raises `ConfigError` that lists the known ones.
+
+    All plans are for ALFWorld so far, so any other `env` is refused.
+    """
     plans = OmegaConf.to_container(OmegaConf.load(CONFIG / "quickstart.yaml"))
+    if env != "alfworld":
+        raise ConfigError(f"the quickstart has no plan for {env} yet, only for alfworld; sdar lab plays {env}")
     if model not in plans:
         raise ConfigError(f"--model {model} is unknown; known: {', '.join(plans)}")
     values = plans[model]

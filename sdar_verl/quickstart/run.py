@@ -21,13 +21,20 @@ _MEMORY_GIB, _DISK_GIB, _SHARED_GIB = 6, 2, 0.5
 
 
 def quickstart(
-    out: Path, *, model: str = "tiny", minutes: float | None = None, seed: int = 0, say: Say = print
+    out: Path,
+    *,
+    model: str = "tiny",
+    env: str = "alfworld",
+    minutes: float | None = None,
+    seed: int = 0,
+    say: Say = print,
 ) -> Path:
     """Generate games, train every method of the plan from one start, and write the report.
 
     Args:
         out: folder of games, runs and report.
         model: ``tiny`` (GRPO and SDAR) or ``smollm2`` (one step of SDAR).
+        env: the environment; it needs a fitted model that ships with the package.
         minutes: time budget; None is the plan's own.
         seed: of games, panel, data order and sampling; the same in all runs.
         say: receives progress lines.
@@ -41,13 +48,13 @@ def quickstart(
     """
     began = time.monotonic()
     out = out.expanduser().absolute()
-    plan = load_plan(model)
+    start = models.tiny(env) if model == "tiny" else None
+    plan = load_plan(model, env)
     plan = plan.within(plan.minutes if minutes is None else minutes)
     state = open_state(out, _inputs(plan, model, seed), plan.steps)
     preflight.require_memory(_MEMORY_GIB)
     preflight.require_disk(out, _DISK_GIB)
     preflight.require_shared_memory(_SHARED_GIB)
-    start = models.tiny() if model == "tiny" else None
     state.save(out)
     plan = replace(plan, steps=state.steps)
     methods = " and ".join(plan.methods)

@@ -112,7 +112,7 @@ def test_answers_are_read_back_as_they_were_meant(lab, states):
     for state in states:
         for action in (*state.plans.values(), *state.can):
             parsed = prompt_format.parse(lab.answer(action), state.can)
-            assert parsed.valid and parsed.action == action.lower() if lab.name == "webshop" else parsed.action
+            assert parsed.valid and parsed.action == action
 
 
 def test_skills_decide_what_is_done(lab, states):
