@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = subparsers.add_parser("lab", help="make and measure the tiny model of the quickstart")
     commands = parser.add_subparsers(dest="lab_command", required=True, metavar="fit|eval")
 
-    fit = commands.add_parser("fit", help="fit the model on a scripted player's games (one core, about 25 minutes)")
+    fit = commands.add_parser("fit", help="fit the model on a scripted player's games (one core, about half an hour)")
     fit.add_argument("out", type=Path, help="model folder to make; kept as it is where its inputs have not changed")
     fit.add_argument("--env", default="alfworld", metavar="NAME", help=f"{_ENVS}; default: alfworld")
     fit.add_argument("--quick", action="store_true", help="a miniature fit of seconds by the same path, for checks")

@@ -34,7 +34,7 @@ class Score:
         by_type: the same by task type.
         steps: mean environment steps of an episode.
         valid: share of answers that the parser took.
-        admissible: share of actions that the game understood.
+        admissible: share of actions that the environment understood.
     """
 
     rate: Rate
@@ -81,7 +81,9 @@ def evaluate(
             for start in range(0, len(world.tasks), seats):
                 group = world.tasks[start : start + seats]
                 for condition in conditions:
-                    outcomes[condition] += play(group, playing, prompt_format, chooser(policy, config, condition, seed))
+                    outcomes[condition] += play(
+                        group, playing, prompt_format, chooser(policy, config, condition, seed), lab.understands
+                    )
                 done += len(group)
                 progress(done, games, None)
             for env in playing:

@@ -19,7 +19,7 @@ class Outcome:
         won: whether the goal was reached in time.
         steps: environment steps taken.
         valid: how many answers were parsed as valid.
-        admissible: how many actions were in the admissible list.
+        admissible: how many actions the environment understood.
         actions: the actions as played.
     """
 
@@ -32,7 +32,11 @@ class Outcome:
 
 
 def play(
-    tasks: Sequence[TaskRef], envs: Sequence[TextEnv], prompt_format: PromptFormat, choose: Chooser
+    tasks: Sequence[TaskRef],
+    envs: Sequence[TextEnv],
+    prompt_format: PromptFormat,
+    choose: Chooser,
+    understands: Callable[[str, Sequence[str]], bool] = lambda action, admissible: action in admissible,
 ) -> list[Outcome]:
     """Play each of `tasks` once in its own environment and return the outcomes in order.
 
@@ -41,6 +45,7 @@ def play(
         envs: environments; each sets the step limit of its game.
         prompt_format: parses the answers.
         choose: gets all running games as (task, view), returns one answer text for each.
+        understands: whether an action does something where these actions are admissible.
 
     Raises:
         ValueError: there are more tasks than environments.
@@ -61,7 +66,7 @@ def play(
             observation, _, ended, truncated, info = envs[number].step(parsed.action)
             outcome.steps += 1
             outcome.valid += parsed.valid
-            outcome.admissible += parsed.action in view.admissible_actions
+            outcome.admissible += understands(parsed.action, view.admissible_actions)
             outcome.actions.append(parsed.action)
             view.history.append((view.observation, parsed.action))
             view.observation, view.admissible_actions = observation, info["admissible_actions"]

@@ -56,8 +56,8 @@ def success(lab, worlds, choose_type):
             return [lab.answer(lab.player(view).plans(view)[choose_type(task)]) for task, view in running]
 
         for task in world.tasks:
-            (outcome,) = play([task], [env], lab.make_format(lab.config), choose)
-            assert outcome.valid == outcome.steps
+            (outcome,) = play([task], [env], lab.make_format(lab.config), choose, lab.understands)
+            assert outcome.valid == outcome.admissible == outcome.steps
             won.append(outcome.won)
         env.close()
     return sum(won) / len(won)
@@ -96,6 +96,16 @@ def test_the_right_plan_wins_and_a_wrong_one_does_not(lab, worlds):
 
     assert success(lab, worlds, lambda task: task.task_type) >= 0.85
     assert success(lab, worlds, wrong) <= 0.35
+
+
+def test_nonsense_is_counted_as_not_understood(lab, worlds):
+    world = worlds[0]
+    env = lab.make_env(lab.config, world)
+    (outcome,) = play(
+        world.tasks[:1], [env], lab.make_format(lab.config), lambda running: ["dance"] * len(running), lab.understands
+    )
+    env.close()
+    assert (outcome.won, outcome.steps, outcome.admissible) == (False, lab.config.max_steps, 0)
 
 
 def test_plans_can_be_learned_from_the_prompt(lab, states):

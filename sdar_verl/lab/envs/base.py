@@ -85,6 +85,10 @@ class LabEnv(ABC):
         """The answer that plays `action`, thinking off, as the parser expects it."""
         return f"<action>{action}</action>"
 
+    def understands(self, action: str, admissible: Sequence[str]) -> bool:
+        """Whether the environment takes `action` where it names these as admissible."""
+        return action in admissible
+
     def make_format(self, config: LabConfig) -> PromptFormat:
         return self.family.make_format(config.env)
 

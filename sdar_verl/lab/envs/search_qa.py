@@ -245,6 +245,9 @@ class _SearchQa(LabEnv):
     def answer(self, action: str) -> str:
         return action
 
+    def understands(self, action: str, admissible: Sequence[str]) -> bool:
+        return bool(action)  # what the parser reads is a search or an answer, else nothing
+
     def sample_views(self) -> Sequence[EpisodeView]:
         first = EpisodeView("Who is x?", "Who is x?", [])
         later = EpisodeView("Who is x?", "<information>y</information>", [], [("Who is x?", "<search>x</search>")])

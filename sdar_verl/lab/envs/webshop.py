@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from sdar_envs.base import EpisodeView, TaskRef
 from sdar_envs.webshop import TASK_TYPES
+from sdar_envs.webshop.env import SEARCH_ACTION
 from sdar_envs.webshop.expert import read_wish
 from sdar_envs.webshop.generate import Knobs, generate_catalogue
 from sdar_envs.webshop.pages import BACK, BUY, PREVIOUS, SEARCH, SEPARATOR
@@ -191,11 +192,16 @@ class _Webshop(LabEnv):
     def player(self, view: EpisodeView) -> Player:
         return _Player()
 
+    def understands(self, action: str, admissible: Sequence[str]) -> bool:
+        """Any search will do where there is a search bar."""
+        searches = SEARCH_ACTION in admissible and re.fullmatch(r"search\[.+\]", action)
+        return bool(searches) or action in admissible
+
     def sample_views(self) -> Sequence[EpisodeView]:
         task = "Find me x with color: red"
         start = f"WebShop [SEP] Instruction: [SEP] {task} [SEP] Search"
         page = f"Instruction: [SEP] {task} [SEP] Back to Search [SEP] Page 1 (Total results: 0) [SEP] Next >"
-        first = EpisodeView(task, start, ["search[<your query>]", "click[search]"])
+        first = EpisodeView(task, start, [SEARCH_ACTION, "click[search]"])
         return first, EpisodeView(task, page, ["click[back to search]"], [(start, "search[x red]")])
 
 
