@@ -50,10 +50,12 @@ def success(lab, worlds, choose_type):
     """The share of tasks won by following the plan of the type that `choose_type` gives for a task."""
     won = []
     for world in worlds:
-        env = lab.make_env(lab.config, world, lab.play.max_steps)
+        env, players = lab.make_env(lab.config, world, lab.play.max_steps), {}
 
-        def choose(running):
-            return [lab.answer(lab.player(view).plans(view)[choose_type(task)]) for task, view in running]
+        def choose(running, players=players):
+            (task, view), *_ = running
+            player = players.setdefault(task.id, lab.player(view))
+            return [lab.answer(player.plans(view)[choose_type(task)])]
 
         for task in world.tasks:
             (outcome,) = play([task], [env], lab.make_format(lab.config), choose, lab.understands)
