@@ -7,6 +7,7 @@ from sdar_envs.alfworld.games import TASK_TYPES
 
 from sdar_verl.lab import envs
 from sdar_verl.lab.corpus import lessons, walk
+from sdar_verl.lab.envs.base import World
 from sdar_verl.lab.play import play
 from sdar_verl.lab.prompts import SkillShelf
 from sdar_verl.skills import open_store
@@ -23,7 +24,7 @@ def games(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def env():
-    return LAB.make_env(CONFIG, envs.World([]))
+    return LAB.make_env(CONFIG, World([]))
 
 
 @pytest.fixture(scope="module")
