@@ -72,7 +72,7 @@ class WebshopLab(LabConfig):
     history_length: int = 1
     skills: str = "webshop_tiny"
     vocab: int = 1000
-    max_positions: int = 896
+    max_positions: int = 1280  # two pages of results in a row and the skills
     products: int = 8
     goals: int = 20
 
