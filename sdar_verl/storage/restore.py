@@ -14,7 +14,7 @@ from sdar_verl.manifest import FILE as RUN_MANIFEST
 from sdar_verl.storage.errors import DamageError, StorageError
 from sdar_verl.storage.identity import FILE as IDENTITY
 from sdar_verl.storage.identity import RunIdentity
-from sdar_verl.storage.local import damage, folder_of, set_aside, write_local
+from sdar_verl.storage.local import damage, folder_of, is_of_another, put_away, set_aside, write_local
 from sdar_verl.storage.manifest import Manifest
 from sdar_verl.storage.remote import CHECKPOINT, RECORDS, Entry, RemoteCheckpoints
 from sdar_verl.storage.settings import CheckpointSettings
@@ -84,6 +84,10 @@ def _newest(
             f"{run_dir} holds a run, and {settings.s3} the checkpoints of another one; choose another "
             "sdar.run_dir or another sdar.checkpoints.s3"
         )
+    if known is not None and (others := {n for n in local if is_of_another(folder_of(root, n), known.run)}):
+        away = put_away(root, sorted(others))
+        say(f"the checkpoints of steps {', '.join(map(str, sorted(others)))} are another run's; moved to {away}")
+        local -= others
     sound: dict[int, list[Entry]] = {}
     for entry in everything:
         if not entry.damaged:
