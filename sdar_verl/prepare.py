@@ -30,6 +30,7 @@ from sdar_verl.skills.pins import keep as keep_skills
 from sdar_verl.skills.retrievers import names as retriever_names
 from sdar_verl.storage.restore import restore
 from sdar_verl.teacher import placements
+from sdar_verl.teacher.remote import FINGERPRINT_FILE
 from sdar_verl.teacher_model import check_teacher_model
 
 MEMORY_GIB, DISK_GIB, SHARED_GIB, OPEN_FILES = 4.0, 2.0, 0.5, 1024
@@ -67,7 +68,9 @@ def prepare(config: DictConfig) -> None:
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
     if settings.distillation is not None and settings.teacher.placement == "remote":
-        check_remote_teacher(settings, tokenizer, plain["actor_rollout_ref"]["rollout"]["response_length"])
+        length = plain["actor_rollout_ref"]["rollout"]["response_length"]
+        resumed = _goes_on(plain, settings) and (run_dir / FINGERPRINT_FILE).exists()
+        check_remote_teacher(settings, tokenizer, length, resumed=resumed)
     template_kwargs = plain["data"]["apply_chat_template_kwargs"] or {}
     rehearse(settings, tokenizer, template_kwargs, plain["data"]["max_prompt_length"], skills)
     run_dir.mkdir(parents=True, exist_ok=True)

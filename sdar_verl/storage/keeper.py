@@ -216,8 +216,11 @@ class CheckpointKeeper:
     def _connected(self) -> RemoteCheckpoints:
         if self._remote is None:
             remote = RemoteCheckpoints(self._settings.place, self._settings.parallel)
-            if swept := remote.sweep(self._identity.start):
-                self._say(f"removed {swept} unfinished uploads of earlier starts")
+            try:
+                if swept := remote.sweep(self._identity.start):
+                    self._say(f"removed {swept} unfinished uploads of earlier starts")
+            except StorageError as error:  # they cost, and harm nothing
+                self._failed(f"what earlier starts left unfinished in S3 cannot be removed: {error}")
             self._remote = remote
         return self._remote
 

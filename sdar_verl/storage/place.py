@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from sdar_verl import aws
-from sdar_verl.storage.errors import StorageError
+from sdar_verl.storage.errors import StorageError, StorageUnreachable
 
 FORM = "s3://BUCKET/PREFIX[?region=...&endpoint=...]"
 ATTEMPTS = 8  # of each request
@@ -67,20 +67,22 @@ class Place:
             region=self.region,
             endpoint=self.endpoint,
             error=StorageError,
+            unreachable=StorageUnreachable,
             attempts=ATTEMPTS,
             max_pool_connections=max(10, connections),
         )
 
     def reporting(self) -> AbstractContextManager[None]:
         """Turns botocore's errors into a `StorageError` that says what to do."""
-        return aws.reporting(self, "S3", StorageError, self._advice)
+        return aws.reporting(self, "S3", StorageError, self._advice, StorageUnreachable)
 
     def _advice(self, code: str) -> str:
         if code == "NoSuchBucket":
             return f". Create the bucket {self.bucket}, or name another one in sdar.checkpoints.s3"
         if code in (*aws.REFUSED, "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"):
             return (
-                f". The role needs s3:ListBucket on the bucket, and s3:GetObject, PutObject, DeleteObject, "
+                f". The role needs s3:ListBucket and s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, "
+                f"PutObject, DeleteObject, "
                 f"AbortMultipartUpload and ListMultipartUploadParts under {self.prefix}/"
             )
         if code == "RequestTimeTooSkewed":

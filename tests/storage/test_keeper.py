@@ -216,6 +216,14 @@ def test_leftovers_of_killed_uploads_are_swept_by_the_next_start(start, place):
     assert [upload["Key"] for upload in uploads] == [f"{own}.part"]
 
 
+def test_without_the_right_to_sweep_uploads_go_on(start, s3):
+    run = start("first")
+    s3.fail.append((r"GET .*\?.*uploads", 403, "AccessDenied", 10**6))
+    run.save(1)
+    run.uploaded(1)
+    assert any("cannot be removed" in text and "s3:ListBucketMultipartUploads" in text for text in run.said), run.said
+
+
 def test_another_run_never_enters_the_place(start, tmp_path):
     from sdar_verl.errors import ConfigError
 

@@ -18,7 +18,7 @@ from s3_service import content_of, record, save_checkpoint
 from sdar_verl import host
 from sdar_verl.checkpoints import complete_steps
 from sdar_verl.errors import ConfigError
-from sdar_verl.storage.errors import StorageError
+from sdar_verl.storage.errors import StorageError, StorageUnreachable
 from sdar_verl.storage.place import Place
 from sdar_verl.storage.remote import RemoteCheckpoints
 
@@ -135,11 +135,15 @@ def test_s3_that_cannot_be_reached_is_no_reason_to_begin_anew(start, s3, monkeyp
     run.uploaded(1)
     run.keeper.close()
     s3.fail.append(("GET", 503, "ServiceUnavailable", 10**6))
-    with pytest.raises(StorageError, match="ServiceUnavailable"):
+    with pytest.raises(StorageUnreachable, match="ServiceUnavailable"):
+        start("second")
+    s3.fail[:] = [("GET", 400, "ExpiredToken", 10**6)]
+    with pytest.raises(StorageUnreachable, match="ExpiredToken"):
         start("second")
     s3.fail[:] = [("GET .*rank_0", 403, "AccessDenied", 10**6), ("HEAD .*rank_0", 403, "AccessDenied", 10**6)]
-    with pytest.raises(StorageError, match="403|AccessDenied"):
+    with pytest.raises(StorageError, match="403|AccessDenied") as refused:
         start("second")
+    assert not isinstance(refused.value, StorageUnreachable), "the same again would end the same"
     s3.fail.clear()
     assert start("second").newest == 1
 
@@ -221,7 +225,12 @@ def test_temporary_files_of_a_killed_fetch_neither_count_nor_come_along(start, m
     entry = RemoteCheckpoints(run.settings.place).entries()[0]
     second = run.dir.parent / "second"
     strays = [
-        second / "checkpoints" / f".restore-{entry.name}" / "checkpoint" / "actor" / "model_world_size_2_rank_0.pt.0a1b",
+        second
+        / "checkpoints"
+        / f".restore-{entry.name}"
+        / "checkpoint"
+        / "actor"
+        / "model_world_size_2_rank_0.pt.0a1b",
         second / f".restore-{entry.name}" / "records" / "panel.json.0a1b",
         second / ".restore-older" / "records" / "panel.json",
     ]
