@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from omegaconf import OmegaConf, open_dict
 from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.replay_buffer import DAPO_FILTERED_REWARD_COUNTS_KEY
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
@@ -222,8 +223,11 @@ class SdarTrainer(PPOTrainerSync):
             self.timing_raw.setdefault("step", time.monotonic() - self._began)
             epoch = (step - 1) // self.steps_per_epoch
             self._compute_metrics(batch, metrics, self.timing_raw, global_steps=step, epoch=epoch)
+            metrics.pop(DAPO_FILTERED_REWARD_COUNTS_KEY, None)  # a table's, not a number
             self.logger.log(data=metrics, step=step)
-            self.checkpoints.recorded(step)
+        # before the rest is shut down: the upload may be sealed meanwhile. Of an abandoned step the files may hold
+        # episodes, which the next start drops
+        self.checkpoints.recorded(last)
         self._shutdown_dump_executor()
         raise self.guards.stop or self.checkpoints.told_to_stop()  # which names the checkpoint that there is now
 
