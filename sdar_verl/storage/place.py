@@ -82,8 +82,7 @@ class Place:
         if code in (*aws.REFUSED, "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"):
             return (
                 f". The role needs s3:ListBucket and s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, "
-                f"PutObject, DeleteObject, "
-                f"AbortMultipartUpload and ListMultipartUploadParts under {self.prefix}/"
+                f"PutObject, DeleteObject, AbortMultipartUpload and ListMultipartUploadParts under {self.prefix}/"
             )
         if code == "RequestTimeTooSkewed":
             return ". The clock of this machine is wrong; set it (chrony, or timedatectl set-ntp true)"

@@ -148,6 +148,13 @@ def test_interruptions_and_crashes_are_started_again(machine):
     assert not list(machine.scratch.glob("runs/*.aside-*"))
 
 
+def test_what_could_not_be_reached_is_tried_again_with_the_limit_of_crashes(machine):
+    status, said = machine.run(69, 69, 69, 0, CHECKPOINT="1")
+    assert status == 0 and said.count("is started again") == 3
+    status, _ = machine.run(69, 69, 69, 69, 0, CHECKPOINT="1")
+    assert status == 69 and machine.left == ["0"] and machine.let_go
+
+
 def test_too_many_crashes_end_it(machine):
     status, _ = machine.run(1, 1, 75, 134, 1, 0, CHECKPOINT="1")
     assert status == 1 and machine.left == ["0"] and machine.let_go

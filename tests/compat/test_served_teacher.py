@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import torch
 from sdar_verl.agent.rows import Row
 from sdar_verl.compat.rollout_teacher import engine_gaps
 from sdar_verl.compat.served_teacher import FILE, ServedTeacher
+from sdar_verl.compat.teacher_pool import _answers
 from sdar_verl.compat.teacher_scoring import ScoredRow, Scores
 from sdar_verl.errors import SdarError
 from sdar_verl.served_client import check_remote_teacher
@@ -201,3 +204,23 @@ def test_a_rollout_score_that_cannot_be_right_ends_the_run(row, changes, why):
 def test_the_fingerprint_file_is_plain(tmp_path, server):
     start(settings_of(tmp_path, [server]), engine())
     assert set(json.loads((tmp_path / FILE).read_text())) == {"cuts", "log_probs"}
+
+
+def test_a_server_of_the_runs_own_is_asked_without_proxies(monkeypatch):
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{service.server_port}/health"
+        assert _answers(url)
+        service.shutdown()
+    assert not _answers(url)
