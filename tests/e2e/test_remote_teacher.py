@@ -81,7 +81,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
             "sdar.teacher.remote.endpoints": f"[{addresses}]",
             "sdar.teacher.remote.token_file": token,
             "sdar.teacher.remote.on_failure": "skip",
-            "sdar.teacher.remote.patience": 8,
+            "sdar.teacher.remote.patience": 3,  # less than a server takes to start
             "sdar.teacher.remote.probe_tolerance": 0.001,
         })  # fmt: skip
         run.until(run.steps, "first step")
@@ -90,7 +90,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
         servers[1].kill()
         servers[0].launch(other)
         servers[1].launch(model)
-        run.until(lambda: remote(run, "skipped")[-1] == 1, "step without distillation")
+        run.until(lambda: any(remote(run, "skipped")), "step without distillation")
         run.until(lambda: any(remote(run, "rejected")), "answer of the wrong model")
         run.until(lambda: remote(run, "skipped")[-1] == 0, "return of the right one")
         stop(run)
@@ -119,7 +119,7 @@ def test_a_server_of_the_runs_own_that_dies_is_replaced_by_the_reference_until_i
         "sdar.teacher.placement": "server",
         "sdar.teacher.server.restarts": 1,
         "sdar.teacher.remote.on_failure": "fallback",
-        "sdar.teacher.remote.patience": 8,
+        "sdar.teacher.remote.patience": 3,  # less than a server takes to start
         "sdar.teacher.remote.probe_tolerance": 0.001,
         "actor_rollout_ref.actor.use_kl_loss": "true",
         "actor_rollout_ref.actor.kl_loss_coef": 0.0,
@@ -128,7 +128,7 @@ def test_a_server_of_the_runs_own_that_dies_is_replaced_by_the_reference_until_i
     (server,) = [p for p in run.named("compat.vllm_server") if p.cmdline()[1:2] == ["-m"]]
     for process in [*server.children(recursive=True), server]:
         process.kill()
-    run.until(lambda: remote(run, "fell_back")[-1] == 1, "step with the reference")
+    run.until(lambda: any(remote(run, "fell_back")), "step with the reference")
     run.until(lambda: (remote(run, "fell_back")[-1], remote(run, "restarts")[-1]) == (0, 1), "step with a new server")
     run.note_ports()
     stop(run)
@@ -152,7 +152,7 @@ def test_the_rollout_engine_compares_its_own_scores(train, model):
         turn = record.turns[0]
         student = expected_scores(model, replace(record, teacher_prompt=record.student_prompt))
         gap = [one - other for one, other in zip(expected_scores(model, record), student, strict=True)]
-        assert turn.gap == pytest.approx(gap, abs=2e-5)
+        assert turn.gap == pytest.approx(gap, abs=1e-4)
         widest = max(widest, *map(abs, gap))
     assert widest > 1e-3, "the prompts make no difference: this test could not fail"
     for line in run.lines("metrics.jsonl"):

@@ -66,7 +66,7 @@ def test_two_interruptions_and_the_numbers_of_a_run_without_them(train, place, i
                             "trainer.total_training_steps": 1000})  # fmt: skip
     first.until(lambda: len(first.steps()) >= 2, "two steps")
     imds.answers[ACTION] = INTERRUPTION
-    assert first.wait(120) == 75, first.tail()
+    assert first.wait(300) == 75, first.tail()
     assert first.left() == []
     done = first.steps()[-1]
     assert f"goes on from the checkpoint of step {done}" in first.log.read_text(), first.tail()
@@ -76,7 +76,7 @@ def test_two_interruptions_and_the_numbers_of_a_run_without_them(train, place, i
                               "trainer.total_training_steps": 1000})  # fmt: skip
     second.until(lambda: second.steps() and second.steps()[-1] > done, "a step more")
     second.signal(signal.SIGTERM)
-    assert second.wait(120) == 75, second.tail()
+    assert second.wait(300) == 75, second.tail()
     assert second.left() == []
     assert second.lines("metrics.jsonl")[:done] == first.lines("metrics.jsonl")
     kept = second.steps()[-1]
