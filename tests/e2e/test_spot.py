@@ -82,7 +82,7 @@ def test_an_interruption_and_the_numbers_of_a_run_without_it(train, place, imds)
     assert _tasks(second) == _tasks(plain)
     for one, other in zip(second.lines("metrics.jsonl"), plain.lines("metrics.jsonl"), strict=True):
         for name in SAME:
-            assert one["data"][name] == pytest.approx(other["data"][name], rel=1e-3, abs=1e-5), (one["step"], name)
+            assert one["data"][name] == pytest.approx(other["data"][name], rel=1e-2, abs=1e-4), (one["step"], name)
     entropies = [line["data"]["actor/entropy"] for line in plain.lines("metrics.jsonl")]
     assert max(entropies) - min(entropies) > 0.01, "the weights hardly change: this test could not fail"
 
