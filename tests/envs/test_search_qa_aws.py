@@ -257,8 +257,8 @@ def test_settings_that_cannot_be(config, says):
 
 
 def test_without_credentials_it_says_so(monkeypatch, tmp_path):
-    given = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
-    for name in (*given, *(name for name in os.environ if name.startswith("AWS_CONTAINER_"))):
+    known = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+    for name in (*known, *(name for name in os.environ if name.startswith("AWS_CONTAINER_"))):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
