@@ -281,3 +281,15 @@ def test_the_command_writes_the_page_or_says_why_not(out, tmp_path, capsys):
     assert main(["compare", "run", "--methods", "grpo,sdar", "--out", str(tmp_path / "x")]) == 1
     assert "arm grpo: set trainer.total_training_steps" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_a_home_folder_behind_an_equal_sign_is_found(out, tmp_path, capsys, monkeypatch):
+    """The shell leaves the ~ of --out=~/x as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "report", str(out), "--out=~/page"]) == 0
+    assert (tmp_path / "page" / "compare.html").is_file()
+    length = ["trainer.total_training_steps=4", "trainer.test_freq=4"]
+    assert main(["compare", "run", "method=grpo", *length, "--seeds", "1", "--out=~/x", "--dry-run"]) == 0
+    assert f"sdar.run_dir='{tmp_path}/x/runs" in capsys.readouterr().out.replace("\\", "").replace("'\"'\"'", "'")
+    assert not (tmp_path / "~").exists()
