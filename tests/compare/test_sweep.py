@@ -40,7 +40,7 @@ def test_choices_multiply_and_name_the_arms():
 
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_every_combination_is_there_once(choices):
     arms = expand("", [f"key.k{i}={','.join(map(str, own))}" for i, own in enumerate(choices)])
     count = 1
