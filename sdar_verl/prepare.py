@@ -18,7 +18,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.manifest import FILE as MANIFEST
 from sdar_verl.manifest import ManifestError, build_manifest, data_hash, write_manifest
-from sdar_verl.redaction import find_secrets, redact
+from sdar_verl.redaction import check_secrets, redact
 from sdar_verl.rehearsal import rehearse
 from sdar_verl.requirements import check_backbone, check_checkpoints, check_teacher
 from sdar_verl.run_skills import first_skills, pinned_skills
@@ -43,7 +43,7 @@ def prepare(config: DictConfig) -> None:
         ConfigError (or another `SdarError`): with what to do about it.
     """
     plain = OmegaConf.to_container(config, resolve=True)
-    _check_secrets(plain)
+    check_secrets(plain)
     settings = Settings.from_config(plain)
     if settings.distillation is not None and "entropy" in settings.distillation.needs:
         with open_dict(config):
@@ -94,15 +94,6 @@ def prepare(config: DictConfig) -> None:
         keep_skills(run_dir, skills.all())
     identity.write(run_dir)
     _write_manifest(plain, settings, panel, run_dir, skills)
-
-
-def _check_secrets(plain: dict[str, Any]) -> None:
-    """verl prints its configuration as it is, and Ray shows it on its pages."""
-    if found := find_secrets(plain):
-        raise ConfigError(
-            f"{', '.join(found)}: a secret does not belong into the settings, which are printed; give it as an "
-            "environment variable or in a file (env.service.token_file, AWS's own settings, HF_TOKEN)"
-        )
 
 
 def redacted(config: DictConfig) -> DictConfig:

@@ -1,8 +1,12 @@
-"""How the tests are shared out when several processes run them (scripts/test.sh: two)."""
+"""Hypothesis' profile, and how the tests are shared out when several processes run them (scripts/test.sh: two)."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("sdar", deadline=None)  # a busy machine is no failure
+settings.load_profile("sdar")
 
 
 @pytest.hookimpl(tryfirst=True)
