@@ -150,7 +150,7 @@ def test_an_index_belongs_to_one_corpus_and_must_be_whole(tmp_path):
 
 
 def test_names_are_registered_once():
-    assert names() == ["bm25s", "dense", "http", "tantivy"]
+    assert names() == ["bedrock", "bm25s", "dense", "http", "kendra", "tantivy"]
     register("bm25s", "sdar_envs.search_qa.retrievers.bm25s")
     with pytest.raises(RetrieverError, match="already registered"):
         register("bm25s", "elsewhere")
