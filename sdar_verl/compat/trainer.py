@@ -57,7 +57,7 @@ class SdarTrainer(PPOTrainerSync):
         self.served: RunTeacher | None = None
         self.guards: RunGuards | None = None
         self.checkpoints: RunCheckpoints | None = None
-        self._validating = False
+        self._validating = self._left = False
         self._unrecorded: tuple[Any, dict] | None = None  # batch and metrics of a trained step
         self._order: dict | None = None  # of the tasks, as the running step found it
         super().__init__(config)
@@ -89,7 +89,8 @@ class SdarTrainer(PPOTrainerSync):
             try:
                 return call(*args, **kwargs)
             finally:
-                self.agent_loop_manager.check_alive()
+                if not self._left:  # whom a stop has aborted is not asked how it is
+                    self.agent_loop_manager.check_alive()
 
         return look_after
 
@@ -207,6 +208,7 @@ class SdarTrainer(PPOTrainerSync):
         running = not (between or self._validating or self._unrecorded is not None)
         if running and not self.checkpoints.may_abandon(step):
             return
+        self._left = True
         last = step - (running or between)
         if last > 0 and self.checkpoints.saved_step != last:
             if awake:
