@@ -135,7 +135,7 @@ def test_no_s3_at_all_does_not_stop_the_run(start, s3, place, monkeypatch):
     s3.close()
     run.save(1)
     run.until(lambda: run.keeper.metrics()["checkpoint/upload_pending"] == 0)
-    assert run.keeper.metrics()["checkpoint/upload_failures"] == 3 and run.newest == 1
+    assert run.keeper.metrics()["checkpoint/upload_failures"] >= 3 and run.newest == 1
     assert any("cannot be reached" in text for text in run.said)
 
 
