@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 from sdar_verl.errors import SdarError
 
@@ -15,6 +16,25 @@ THROTTLED = (
 # what passes by itself, or once the machine's role has given new credentials
 PASSING = (*THROTTLED, "Throttling", "ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeout")
 REFUSED = ("AccessDenied", "AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException")
+
+
+def read_options(query: str, known: Collection[str]) -> tuple[dict[str, str], str]:
+    """Options after the ``?`` of an address, and those with a wrong name or given twice, in words; "" where none is.
+
+    Raises:
+        ValueError: `query` is no list of options.
+    """
+    pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    options = dict(pairs)
+    unknown = sorted(set(options) - set(known))
+    wrong = unknown or len(options) != len(pairs)
+    return options, (", ".join(unknown) or "an option") if wrong else ""
+
+
+def write_options(**options: Any) -> str:
+    """What `read_options` reads, with its ``?``; those that are None are left out."""
+    query = urlencode({k: v for k, v in options.items() if v is not None}, safe=":/", quote_via=quote)
+    return f"?{query}" if query else ""
 
 
 def connect(

@@ -89,10 +89,10 @@ def project(tmp_path, monkeypatch):
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-def test_the_store_holds_what_the_project_writes(cloud, moto_address, capsys):
+def test_the_store_holds_what_the_project_writes(cloud, moto_url, capsys):
     assert run("store", "--email", "someone@example.org") == 0
     assert f"sdar-store: Bucket = {BUCKET}" in capsys.readouterr().out
-    table = Address("sdar-skills", "alfworld", region="us-east-1", endpoint=moto_address)
+    table = Address("sdar-skills", "alfworld", region="us-east-1", endpoint=moto_url)
     shipped = open_store("alfworld_tiny")
     assert not SkillTable(table).create(), "the table is there already"
     assert SkillTable(table).push(shipped.all()).number == 1
@@ -159,7 +159,7 @@ boto3.client("s3", region_name="us-east-1").download_file(bucket, key, target)
 
 
 @pytest.fixture
-def trained(exports, cloud, project, without_image_lookup, tmp_path, moto_address):
+def trained(exports, cloud, project, without_image_lookup, tmp_path, moto_url):
     image = "ami-03cf127a"
     words = ["--run", "one", "--recipe", "recipes/alfworld/p5.sh", "--instance", "p5.48xlarge", "--image", image]
     assert run("train", *words, "--environments", "2", "x=${a.b}", "note='two words'") == 0

@@ -31,19 +31,10 @@ SAME = ("actor/entropy", "actor/grad_norm", "sdar/gap_mean", "sdar/gate_mean", "
 
 
 @pytest.fixture
-def place(monkeypatch):
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    found = Place("runs", "alfworld", region="us-east-1", endpoint=f"http://{host}:{port}")
+def place(moto_url, aws_account):
+    found = Place("runs", "alfworld", region="us-east-1", endpoint=moto_url)
     found.connect().create_bucket(Bucket="runs")
-    yield found
-    server.stop()
+    return found
 
 
 @pytest.fixture
