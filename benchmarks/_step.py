@@ -46,6 +46,10 @@ class Step(SdarTrainer):
         self.agent_loop_manager = Manager(privileged)
         self.use_reference_policy = need_reference_policy(config)
         self.use_critic, self.ref_in_actor, self.skill_learning, self.global_steps = False, False, None, 1
+        self.served = None
+
+    def _leave(self, **when: bool) -> None:
+        """No machine goes away under a benchmark."""
 
     def once(
         self, batch: KVBatchMeta, watch_memory: bool = False

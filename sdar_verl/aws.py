@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 from sdar_verl.errors import SdarError
 
@@ -12,7 +13,28 @@ CONNECT_SECONDS, READ_SECONDS = 5, 20
 THROTTLED = (
     "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded", "SlowDown",
 )  # fmt: skip
+# what passes by itself, or once the machine's role has given new credentials
+PASSING = (*THROTTLED, "Throttling", "ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeout")
 REFUSED = ("AccessDenied", "AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException")
+
+
+def read_options(query: str, known: Collection[str]) -> tuple[dict[str, str], str]:
+    """Options after the ``?`` of an address, and those with a wrong name or given twice, in words; "" where none is.
+
+    Raises:
+        ValueError: `query` is no list of options.
+    """
+    pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    options = dict(pairs)
+    unknown = sorted(set(options) - set(known))
+    wrong = unknown or len(options) != len(pairs)
+    return options, (", ".join(unknown) or "an option") if wrong else ""
+
+
+def write_options(**options: Any) -> str:
+    """What `read_options` reads, with its ``?``; those that are None are left out."""
+    query = urlencode({k: v for k, v in options.items() if v is not None}, safe=":/", quote_via=quote)
+    return f"?{query}" if query else ""
 
 
 def connect(
@@ -23,6 +45,7 @@ def connect(
     endpoint: str | None,
     error: type[SdarError],
     attempts: int,
+    unreachable: type[SdarError] | None = None,
     **options: Any,
 ) -> Any:
     """A client that waits longer the more often it is throttled (botocore's adaptive mode).
@@ -30,7 +53,7 @@ def connect(
     Args:
         where: what the user named, for messages.
         region, endpoint: None takes what AWS's own settings say.
-        error: what is raised.
+        error: what is raised; `unreachable`, if given, where a later try may succeed.
         options: more of ``botocore.config.Config``.
     """
     boto3 = _boto3(where, error)
@@ -41,7 +64,7 @@ def connect(
         user_agent_appid="sdar-verl",
         **{"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, **options},
     )
-    with reporting(where, service, error):
+    with reporting(where, service, error, unreachable=unreachable):
         session = boto3.session.Session(region_name=region)
         try:
             return session.client(service, endpoint_url=endpoint, config=config)
@@ -51,9 +74,16 @@ def connect(
 
 @contextmanager
 def reporting(
-    where: Any, service: str, error: type[SdarError], advice: Callable[[str], str] = lambda code: ""
+    where: Any,
+    service: str,
+    error: type[SdarError],
+    advice: Callable[[str], str] = lambda code: "",
+    unreachable: type[SdarError] | None = None,
 ) -> Iterator[None]:
-    """Turns botocore's errors into an `error` that says what to do; `advice` adds to it by AWS's error code."""
+    """Turns botocore's errors into an `error` that says what to do; `advice` adds to it by AWS's error code.
+
+    Where the same may work later, it is `unreachable`, if that is given.
+    """
     _boto3(where, error)
     from botocore import exceptions as aws
 
@@ -66,9 +96,13 @@ def reporting(
     except aws.ClientError as problem:
         said = problem.response["Error"]
         code = said.get("Code", "")
-        raise error(f"{where}: {code}: {said.get('Message', '')}{advice(code)}") from problem
+        status = problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        kind = unreachable if unreachable and (code in PASSING or status >= 500 or status == 429) else error
+        raise kind(f"{where}: {code}: {said.get('Message', '')}{advice(code)}") from problem
     except aws.BotoCoreError as problem:
-        raise error(f"{where}: {service} cannot be reached: {problem}") from problem
+        passing = (aws.ConnectionError, aws.HTTPClientError, aws.CredentialRetrievalError, aws.MetadataRetrievalError)
+        kind = unreachable if unreachable and isinstance(problem, passing) else error
+        raise kind(f"{where}: {service} cannot be reached: {problem}") from problem
 
 
 def _boto3(where: Any, error: type[SdarError]) -> Any:

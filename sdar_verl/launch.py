@@ -117,10 +117,13 @@ def _scratch(run_dir: Path) -> Iterator[Path]:
     tempfile.tempdir = None
     try:
         yield folder
+    except SpotStop:  # nothing went wrong, and there is no time for a copy
+        raise
     except BaseException:
         logs = folder / "ray" / "session_latest" / "logs"
         if logs.is_dir():
-            shutil.copytree(logs, run_dir / "ray-logs", dirs_exist_ok=True, ignore_dangling_symlinks=True)
+            with suppress(OSError):  # shutil.Error too: the run's own error counts
+                shutil.copytree(logs, run_dir / "ray-logs", dirs_exist_ok=True, ignore_dangling_symlinks=True)
         raise
     finally:
         if before is None:

@@ -18,7 +18,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.manifest import FILE as MANIFEST
 from sdar_verl.manifest import ManifestError, build_manifest, data_hash, write_manifest
-from sdar_verl.redaction import find_secrets, redact
+from sdar_verl.redaction import check_secrets, redact
 from sdar_verl.rehearsal import rehearse
 from sdar_verl.requirements import check_backbone, check_checkpoints, check_teacher
 from sdar_verl.run_skills import first_skills, pinned_skills
@@ -30,6 +30,7 @@ from sdar_verl.skills.pins import keep as keep_skills
 from sdar_verl.skills.retrievers import names as retriever_names
 from sdar_verl.storage.restore import restore
 from sdar_verl.teacher import placements
+from sdar_verl.teacher.remote import FINGERPRINT_FILE
 from sdar_verl.teacher_model import check_teacher_model
 
 MEMORY_GIB, DISK_GIB, SHARED_GIB, OPEN_FILES = 4.0, 2.0, 0.5, 1024
@@ -42,7 +43,7 @@ def prepare(config: DictConfig) -> None:
         ConfigError (or another `SdarError`): with what to do about it.
     """
     plain = OmegaConf.to_container(config, resolve=True)
-    _check_secrets(plain)
+    check_secrets(plain)
     settings = Settings.from_config(plain)
     if settings.distillation is not None and "entropy" in settings.distillation.needs:
         with open_dict(config):
@@ -67,7 +68,9 @@ def prepare(config: DictConfig) -> None:
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
     if settings.distillation is not None and settings.teacher.placement == "remote":
-        check_remote_teacher(settings, tokenizer, plain["actor_rollout_ref"]["rollout"]["response_length"])
+        length = plain["actor_rollout_ref"]["rollout"]["response_length"]
+        resumed = _goes_on(plain, settings) and (run_dir / FINGERPRINT_FILE).exists()
+        check_remote_teacher(settings, tokenizer, length, resumed=resumed)
     template_kwargs = plain["data"]["apply_chat_template_kwargs"] or {}
     rehearse(settings, tokenizer, template_kwargs, plain["data"]["max_prompt_length"], skills)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -91,15 +94,6 @@ def prepare(config: DictConfig) -> None:
         keep_skills(run_dir, skills.all())
     identity.write(run_dir)
     _write_manifest(plain, settings, panel, run_dir, skills)
-
-
-def _check_secrets(plain: dict[str, Any]) -> None:
-    """verl prints its configuration as it is, and Ray shows it on its pages."""
-    if found := find_secrets(plain):
-        raise ConfigError(
-            f"{', '.join(found)}: a secret does not belong into the settings, which are printed; give it as an "
-            "environment variable or in a file (env.service.token_file, AWS's own settings, HF_TOKEN)"
-        )
 
 
 def redacted(config: DictConfig) -> DictConfig:

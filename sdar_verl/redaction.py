@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sdar_verl.errors import ConfigError
+
 HIDDEN = "<redacted>"
 _SECRET_NAME = re.compile(r"key|token|secret|passw(or)?d|credential|authorization|signature", re.IGNORECASE)
 _HARMLESS_NAME = re.compile(r"tokeniz|keyword", re.IGNORECASE)  # cut out before looking for the above
@@ -65,6 +67,15 @@ def find_secrets(value: Any, name: str = "") -> list[str]:
         return []
     presigned = any(_is_secret(match["name"]) for match in _QUERY.finditer(value))
     return [name] if presigned or _SECRET_LOOK.search(value) or _HOLDS_A_SECRET.search(name) else []
+
+
+def check_secrets(settings: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` if there is a secret in settings, which verl prints and Ray shows on its pages."""
+    if found := find_secrets(settings):
+        raise ConfigError(
+            f"{', '.join(found)}: a secret does not belong into the settings, which are printed; give it as an "
+            "environment variable or in a file (env.service.token_file, AWS's own settings, HF_TOKEN)"
+        )
 
 
 def _hide_assigned(match: re.Match[str]) -> str:

@@ -52,16 +52,23 @@ def longest_request(settings: Settings, response_length: int) -> int:
     return settings.teacher.max_prompt_length + response_length + 1
 
 
-def check_remote_teacher(settings: Settings, tokenizer: Any, response_length: int) -> None:
+def check_remote_teacher(settings: Settings, tokenizer: Any, response_length: int, *, resumed: bool = False) -> None:
     """Before a run: every server that answers must be a teacher with the student's tokenizer, and one must answer.
+
+    A run that has seen its teacher goes on without: its absence is then treated as in the middle of the run.
 
     Raises:
         ConfigError: with the address and the reason.
+        TeacherUnavailable: none answers a new run.
     """
     remote = settings.teacher.remote
     least = longest_request(settings, response_length)
     client = make_client(remote, fingerprint_of(tokenizer), remote.endpoints, teacher_token(remote), least=least)
     try:
         client.check()
-    except (TeacherRejected, TeacherUnavailable) as error:
+    except TeacherRejected as error:
         raise ConfigError(f"sdar.teacher.placement=remote: {error}") from error
+    except TeacherUnavailable as error:
+        if not resumed:
+            raise TeacherUnavailable(f"sdar.teacher.placement=remote: {error}") from error
+        print(f"[sdar] sdar.teacher.placement=remote: {error}; starting all the same", flush=True)

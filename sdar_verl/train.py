@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from sdar_verl.errors import RegistrationError, SdarError
+from sdar_verl.errors import UNREACHABLE_EXIT_CODE, RegistrationError, SdarError, Unreachable
 from sdar_verl.guards import EXIT_CODE, GuardStop
 from sdar_verl.spot import EXIT_CODE as SPOT_EXIT_CODE
 from sdar_verl.spot import SpotStop
@@ -48,6 +48,10 @@ def _main(config: DictConfig) -> None:
     except SpotStop as stop:
         print(f"sdar: stopped for its machine's sake: {getattr(stop, 'cause', stop)}", file=sys.stderr)
         raise SystemExit(SPOT_EXIT_CODE) from None
+    except Unreachable as error:
+        reason = getattr(error, "cause", error)
+        print(f"sdar: cannot go on now, start it again later: {reason}", file=sys.stderr)
+        raise SystemExit(UNREACHABLE_EXIT_CODE) from None
     except SdarError as error:  # caught in here: Hydra prints a traceback for whatever leaves this function
         print(f"sdar: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -61,7 +65,8 @@ def main() -> None:
     """Console entry; errors that a user can act upon are printed without a traceback and end with code 2.
 
     A run that is stopped by Ctrl-C or SIGTERM ends with code 130, one that a guard stops with code 3, and one
-    whose machine goes away (``sdar.spot``) with code 75: start the same command again.
+    whose machine goes away (``sdar.spot``) with code 75: start the same command again. Where S3 or the teacher could
+    not be reached it is code 69: the same, after a while.
     """
     _main()
 

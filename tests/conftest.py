@@ -1,8 +1,16 @@
-"""How the tests are shared out when several processes run them (scripts/test.sh: two)."""
+"""Hypothesis' profile, fixtures of several folders, and how processes share the tests (scripts/test.sh: two)."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
+from aws_account import use_made_up_account
+from hypothesis import settings
+
+settings.register_profile("sdar", deadline=None)  # a busy machine is no failure
+settings.load_profile("sdar")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -15,6 +23,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = item.nodeid if _is_real_run(item) else item.path.name
         item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: (not _is_real_run(item), item.get_closest_marker("slow") is None))
+
+
+@pytest.fixture(scope="session")
+def moto_url():
+    """Address of AWS's interfaces as moto serves them."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws_account(monkeypatch):
+    """Made-up credentials."""
+    use_made_up_account(monkeypatch)
+
+
+@pytest.fixture(scope="module")  # no longer: while it lives, this thread's event loop is its own
+def browser():
+    """A real headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    found = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+    with sync_api.sync_playwright() as started:
+        if found is None and not Path(started.chromium.executable_path).exists():
+            pytest.skip("no Chromium here; playwright install chromium")
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def _is_real_run(item: pytest.Item) -> bool:

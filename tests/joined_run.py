@@ -42,7 +42,7 @@ class Runner:
         Path(config.sdar.result).write_text(json.dumps(said))
 
 
-def run_ppo(config) -> None:
+def run_ppo(config, after_ray=None) -> None:
     from verl.trainer.main_ppo import run_ppo
 
     run_ppo(config, task_runner_class=Runner)

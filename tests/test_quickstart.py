@@ -228,6 +228,34 @@ def test_each_step_is_said_once_and_output_goes_to_the_log(tmp_path):
     assert (tmp_path / "log.txt").read_text() == "hello from training\n"
 
 
+GOES_ON = """
+import json, pathlib, sys, time
+file = pathlib.Path(sys.argv[1]) / "metrics.jsonl"
+time.sleep(1.5)  # starts up; the steps after the checkpoint are still there
+lines = file.read_text().splitlines(keepends=True)[:2]
+file.write_text("".join(lines))
+for step in (2, 3):
+    time.sleep(0.7)
+    with open(file, "a") as out:
+        out.write(json.dumps({"step": step, "data": {"timing_s/step": 2.0}}) + "\\n")
+"""
+
+
+def test_steps_after_the_checkpoint_are_not_said_before_they_are_made_again(tmp_path):
+    old = [json.dumps({"step": step, "data": {"timing_s/step": 99.0}}) + "\n" for step in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(old))
+    said = []
+    progress = watch([sys.executable, "-c", GOES_ON, str(tmp_path)], tmp_path, 3, said.append, after=1)
+    assert [line.split(",")[0] for line in said] == ["step 2/3", "step 3/3"] and "99.0 s" not in "".join(said)
+    assert progress.seconds("step") == [99.0, 2.0, 2.0]
+
+    (tmp_path / "metrics.jsonl").write_text("".join(old))
+    said.clear()
+    with pytest.raises(RunFailed):  # before it has cut anything
+        watch([sys.executable, "-c", "raise SystemExit(1)"], tmp_path, 3, said.append, after=1)
+    assert said == []
+
+
 def test_times_are_those_of_training_steps():
     first = {"timing_s/step": 5.0, "timing_s/testing": 3.0}
     metrics = {0: {"timing_s/testing": 9.0}, 2: {"timing_s/step": 4.0}, 1: first}

@@ -75,13 +75,14 @@ class Calls:
         return self._clients[service]
 
     def _answer(self, function: Any, **parameters: Any) -> Any:
+        from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         try:
             return function(**parameters)
         except NoCredentialsError as error:
             raise LaunchError("no AWS credentials: log in (aws sso login), or set AWS_PROFILE") from error
-        except (BotoCoreError, ClientError) as error:
+        except (Boto3Error, BotoCoreError, ClientError) as error:
             raise LaunchError(str(error)) from error
 
 

@@ -12,6 +12,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,10 @@ import calls as aws
 from calls import Calls, LaunchError
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))  # the checkout need not be installed where it is launched from
+from sdar_verl.errors import ConfigError  # noqa: E402
+from sdar_verl.redaction import check_secrets  # noqa: E402
+
 EXTRAS = {"alfworld": "service", "webshop": "service,webshop", "search_qa": "service,search-qa"}
 # What a service is told beside its data's place, as in envs/docker/compose.yaml; --set comes after it and wins.
 ARGUMENTS = {
@@ -90,6 +95,7 @@ def environments(calls: Calls, args: argparse.Namespace) -> None:
 def train(calls: Calls, args: argparse.Namespace) -> None:
     if not (ROOT / args.recipe).is_file():
         raise LaunchError(f"there is no recipe {args.recipe}")
+    refuse_secrets(args.overrides)
     archive, commit = release()
     digest = hashlib.sha256(archive).hexdigest()
     key = f"releases/{commit[:12]}-{digest[:12]}.tar.gz"
@@ -149,6 +155,19 @@ def down(calls: Calls, args: argparse.Namespace) -> None:
 
 def tags(args: argparse.Namespace) -> dict[str, str]:
     return {"project": args.project}
+
+
+def refuse_secrets(overrides: Sequence[str]) -> None:
+    """Raises `LaunchError` for an override with a secret: they are printed, and stand in the stack and on the node."""
+    given = {}
+    for line in overrides:
+        name, _, value = line.lstrip("+~").partition("=")
+        value = value.strip("'\"")
+        given[name] = "" if re.fullmatch("null|none", value, re.IGNORECASE) else value
+    try:
+        check_secrets(given)
+    except ConfigError as error:
+        raise LaunchError(str(error)) from error
 
 
 def service_names(environment: str, count: int) -> list[str]:

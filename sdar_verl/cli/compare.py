@@ -85,11 +85,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         sweep, file = sweep_of(args), sweep_file(args)
         out = args.out or Path("runs") / (file.stem if file else "compare")
+        out = out.expanduser().absolute()  # the shell leaves the ~ of --out=~/x as it is
         if args.dry_run:
-            plans = compose_arms(sweep, out.expanduser().absolute())
+            plans = compose_arms(sweep, out)
             for arm, seed in sweep.runs:
                 say(f"{arm.name}, seed {seed}, {plans[arm.name].steps} steps: sdar train", end=" ")
-                say(shlex.join(overrides(sweep, out.expanduser().absolute(), arm, seed)))
+                say(shlex.join(overrides(sweep, out, arm, seed)))
             return 0
         with terminate_like_ctrl_c():
             found = run_sweep(sweep, out, say=say, stop_on_failure=args.stop_on_failure)
@@ -122,7 +123,7 @@ def report(args: argparse.Namespace) -> int:
     try:
         page = build_comparison(
             args.runs,
-            args.out or split_target(args.runs[0])[0],
+            (args.out or split_target(args.runs[0])[0]).expanduser().absolute(),
             baseline=args.baseline,
             only=args.only,
             last_k=args.last_k,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class ArmRuns:
         name: of the arm.
         runs: by seed, in ascending order.
         changes: configuration keys that the arm is about; None where nobody wrote them down.
-        seconds: by seed, wall time of the whole run, where it was measured.
+        seconds: by seed, wall time of the whole run, where it was measured and the run finished.
     """
 
     name: str
@@ -96,6 +96,12 @@ def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str
         found.warnings.append(f"{baseline}, the arm to compare with, has no run yet; {names[0]} stands in for it")
         baseline = None
     found.arms.sort(key=lambda arm: arm.name != (baseline or names[0]))
+    found.warnings += [
+        f"{own['arm']}, seed {own['seed']}, {own['status']}{': ' + own['reason'] if own['reason'] else ''}; "
+        "what it measured until then is shown"
+        for _, own in entries
+        if own.get("status") in ("failed", "stopped")
+    ]
     found.warnings += doubts(found)
     return found
 
@@ -127,7 +133,7 @@ def _grouped(runs: Sequence[Run], labels: Sequence[Mapping[str, Any]]) -> list[A
         arm.runs[seed] = run
         if "changes" in label:
             arm.changes = (arm.changes or frozenset()) | frozenset(label["changes"])
-        if label.get("seconds"):
+        if label.get("seconds") and label.get("status") == "finished":
             arm.seconds[seed] = label["seconds"]
     for arm in arms.values():
         arm.runs = dict(sorted(arm.runs.items()))
@@ -157,7 +163,7 @@ def _of_sweep(
         if not any((run / file).is_file() and (run / file).stat().st_size for file in (METRICS, VALIDATION)):
             pending.append(own)
             continue
-        entries.append((run, _arm_file(run) | {"arm": own.arm, "seed": own.seed, "seconds": own.seconds}))
+        entries.append((run, _arm_file(run) | asdict(own)))
     return entries
 
 

@@ -16,6 +16,7 @@ from sdar_verl.errors import ConfigError, SdarError
 from sdar_verl.methods import composed
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import load_plan
+from sdar_verl.redaction import check_secrets
 from sdar_verl.report.origin import flat, is_place
 from sdar_verl.runs import lab
 from sdar_verl.runs.command import assignments, seeds
@@ -69,8 +70,8 @@ def compose_arms(sweep: Sweep, out: Path) -> dict[str, ArmPlan]:
     """Compose and check the configuration of every arm; name of the arm to what it says.
 
     Raises:
-        ConfigError: an arm does not compose or has settings that make no sense, does not say how long it trains,
-            evaluates nothing, or evaluates something else than the first; the message names the arm.
+        ConfigError: an arm does not compose, holds a secret or has settings that make no sense, does not say how long
+            it trains, evaluates nothing, or evaluates something else than the first; the message names the arm.
     """
     seed, plans, first = sweep.seeds[0], {}, None
     plain = dict(flat(_compose("what all arms share", overrides(sweep, out, Arm("base", ()), seed))))
@@ -95,10 +96,16 @@ def compose_arms(sweep: Sweep, out: Path) -> dict[str, ArmPlan]:
 
 
 def _compose(what: str, lines: Sequence[str]) -> dict[str, Any]:
+    """Overrides are written down and shown as they are, so none may hold a secret."""
     try:
-        return OmegaConf.to_container(composed(lines), resolve=True)  # type: ignore[return-value]
+        config: dict[str, Any] = OmegaConf.to_container(composed(lines), resolve=True)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{what} does not compose: {' '.join(str(error).split())[:600]}") from error
+    try:
+        check_secrets(config)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
+    return config
 
 
 def _evaluated(config: dict[str, Any]) -> dict[str, Any]:

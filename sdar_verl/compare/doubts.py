@@ -58,9 +58,10 @@ def _differences(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
         for key in sorted({key for own in facts.values() for key in own}):
             by_value: dict[str, list[str]] = {}
             for name, own in facts.items():
-                by_value.setdefault(str(own.get(key, "none"))[:12], []).append(name)
+                by_value.setdefault(str(own.get(key, "none")), []).append(name)
             if len(by_value) > 1:
-                yield kind, f"{key} is " + ", ".join(f"{v} in {_some(names)}" for v, names in by_value.items())
+                short = 12 if len({value[:12] for value in by_value}) == len(by_value) else None  # hashes are long
+                yield kind, f"{key} is " + ", ".join(f"{v[:short]} in {_some(names)}" for v, names in by_value.items())
 
 
 def settings_of(run: Run) -> dict[str, str]:

@@ -58,6 +58,7 @@ class Against:
     Attributes:
         seeds: those that both arms have and that got far enough.
         last, mean_last: difference of success at the last of the chosen evaluations, and over the last k of them.
+        averaged: over how many evaluations of each run `mean_last` is, at most k; the same in both arms and all seeds.
         steps: mean step of the last evaluation, of the first arm and of this one.
         minutes: training time that both had, None where steps were made equal.
         adjusted: p-value of the paired t-test over seeds of `mean_last`, adjusted for the number of arms (Holm).
@@ -68,6 +69,7 @@ class Against:
     seeds: tuple[int, ...]
     last: PairedDifference
     mean_last: PairedDifference
+    averaged: int
     steps: tuple[float, float]
     minutes: float | None = None
     adjusted: float | None = None
@@ -167,19 +169,23 @@ def _same_steps(runs: Mapping[int, tuple[Run, Run]], k: int) -> tuple[Chosen, No
 
 
 def _same_time(runs: Mapping[int, tuple[Run, Run]], k: int) -> tuple[Chosen, float | None]:
-    """Each run's last k evaluations within the time that the quickest took; pairs as in `_same_steps`."""
+    """Each run's last k evaluations within the time that the quickest took; pairs as in `_same_steps`.
+
+    Where a run has fewer within it, all are cut to as many: else one arm's mean would reach further back.
+    """
     chosen, _ = _same_steps(runs, 1)
     clocks = {seed: tuple(training_seconds(run) for run in runs[seed]) for seed in chosen}
     if not clocks or not all(own for pair in clocks.values() for own in pair):
         return {}, None
     budget = min(max(own.values()) for pair in clocks.values() for own in pair)
     within = {
-        seed: tuple(sorted(step for step, spent in own.items() if 0 < step and spent <= budget)[-k:] for own in pair)
+        seed: tuple(sorted(step for step, spent in own.items() if 0 < step and spent <= budget) for own in pair)
         for seed, pair in clocks.items()
     }
-    if not all(steps for pair in within.values() for steps in pair):
+    common = min(k, *(len(steps) for pair in within.values() for steps in pair))
+    if not common:
         return {}, None
-    return within, budget / 60  # type: ignore[return-value]
+    return {seed: (a[-common:], b[-common:]) for seed, (a, b) in within.items()}, budget / 60
 
 
 def _against(
@@ -203,6 +209,7 @@ def _against(
         seeds,
         last=paired_difference(outcomes(0, 1), outcomes(1, 1)),
         mean_last=paired_difference(outcomes(0, k), outcomes(1, k)),
+        averaged=len(chosen[seeds[0]][0]),
         steps=tuple(fmean(chosen[seed][side][-1] for seed in seeds) for side in (0, 1)),  # type: ignore[arg-type]
         minutes=minutes,
     )

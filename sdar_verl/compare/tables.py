@@ -50,7 +50,7 @@ def difference_table(title: str, compared: Sequence[Against], k: int) -> Table:
             [
                 Cell(f"{own.arm} \u2212 {own.baseline}", (seeds,)),
                 points(own.last),
-                points(gap),
+                points(gap, *(() if own.averaged == k else (f"only {count(own.averaged, 'evaluation')}",))),
                 _test(own),
                 ", ".join(signed(value) for value in gap.by_seed),
                 Cell(at, notes),
@@ -121,9 +121,9 @@ def signal_table(found: Comparison) -> Table:
     return Table(f"Signals, mean of the last {TAIL} steps", ["signal", *(arm.name for arm in found.arms)], rows)
 
 
-def points(gap: PairedDifference) -> Cell:
-    """A difference of rates in percentage points with its interval."""
-    return Cell(f"{signed(gap.mean)} points", (f"{signed(gap.low)} to {signed(gap.high)}",))
+def points(gap: PairedDifference, *notes: str) -> Cell:
+    """A difference of rates in percentage points with its interval, and notes below it."""
+    return Cell(f"{signed(gap.mean)} points", (f"{signed(gap.low)} to {signed(gap.high)}", *notes))
 
 
 def _test(own: Against) -> Cell | str:

@@ -27,8 +27,8 @@ BEST = (
 )
 EQUAL_TIME = (
     "The same minutes of training steps for all: each run counts with its last evaluations within the time that the "
-    "quickest run of the two arms took. Evaluations, checkpoints and starts are not counted. Times are those of the "
-    "machine as it was; other work on it counts against whoever ran then."
+    "quickest run of the two arms took, all runs with as many of them. Evaluations, checkpoints and starts are not "
+    "counted. Times are those of the machine as it was; other work on it counts against whoever ran then."
 )
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
+from sdar_verl.checkpoints import complete_steps
 from sdar_verl.plan.cost import best_interval
 from sdar_verl.settings import Settings
 from sdar_verl.spot import SpotStop
 from sdar_verl.spot.notice import SAVE, STOP, Notice, NoticeBox
 from sdar_verl.storage.identity import RunIdentity
 from sdar_verl.storage.keeper import CheckpointKeeper
-from sdar_verl.storage.local import begin_saving
+from sdar_verl.storage.local import begin_saving, put_away
 
 HOUR = 3600.0
 
@@ -42,6 +43,9 @@ class RunCheckpoints:
         if identity is None:  # started by verl's own entry
             identity = RunIdentity.new().after(0)
             identity.write(run_dir)
+        if later := [found for found in complete_steps(root) if found > step]:  # resume_mode disable or resume_path
+            away = put_away(root, later)
+            print(f"[sdar] this run starts at step {step}: checkpoints of later steps were moved to {away}", flush=True)
         self._keeper = CheckpointKeeper(run_dir, root, settings.checkpoints, identity, keep_local)
         if step > 0:
             self._keeper.resumed(step)

@@ -13,9 +13,9 @@ from sdar_verl.compat.teacher_scoring import ScoredRow, Scorer, Scores
 from sdar_verl.served_client import make_client
 from sdar_verl.settings import Settings
 from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
+from sdar_verl.teacher.remote import FINGERPRINT_FILE as FILE
 from sdar_verl.teacher.remote import Fingerprint, ScoreRow, fingerprint_of
 
-FILE = "teacher_fingerprint.json"
 PREFIX = "sdar/teacher_remote"
 
 
@@ -30,6 +30,7 @@ class ServedTeacher:
         initial: scores by a model of this run that has the policy's initial weights, for the fingerprint of a teacher
             that must have the same; None where there is none.
         ranks: rows of `initial` are a multiple of it.
+        step: the training step that the run goes on from, 0 for a new one.
         fallback: scores where no server is left and the policy is ``fallback``.
     """
 
@@ -43,13 +44,26 @@ class ServedTeacher:
         least: int,
         initial: Scorer | None,
         ranks: int,
+        step: int,
         fallback: Scorer,
     ):
         self.settings, self._fallback, self._path = settings.teacher.remote, fallback, Path(settings.run_dir) / FILE
-        expected = self._expected(fingerprint_of(tokenizer), settings, initial, ranks)
+        seen = step > 0 and self._path.exists()  # a fresh start forgets what another one saw
+        own = fingerprint_of(tokenizer)
+        expected = self._seen(own) if seen else self._first(own, settings, initial, ranks)
         self.client = make_client(settings.teacher.remote, expected, urls, token, least=least)
-        self.client.check()
-        self.client.expected.save(self._path)
+        try:
+            self.client.check()
+        except TeacherUnavailable as error:
+            if not seen or settings.teacher.placement != "remote":
+                raise
+            print(f"[sdar] going on without the teacher as long as the settings allow: {error}", flush=True)
+        except TeacherRejected as error:
+            if not seen:
+                raise
+            raise TeacherRejected(f"{error} (the run began with the teacher of {self._path})") from None
+        if not seen:
+            self.client.expected.save(self._path)
 
     def __call__(self, rows: Sequence[ScoredRow]) -> Scores:
         """Scores of the rows that are taught, zeros for the others; None by the policy ``skip``.
@@ -89,13 +103,15 @@ class ServedTeacher:
             },
         )
 
-    def _expected(self, own: Fingerprint, settings: Settings, initial: Scorer | None, ranks: int) -> Fingerprint:
-        """What the servers must show: what the run saw when it began, or the initial policy's own scores."""
-        if self._path.exists():
-            seen = Fingerprint.load(self._path)
-            if seen.cuts != own.cuts:
-                raise TeacherRejected(f"the run in {self._path.parent} began with another tokenizer")
-            return seen
+    def _seen(self, own: Fingerprint) -> Fingerprint:
+        """What the servers must show: what the run saw when it began."""
+        seen = Fingerprint.load(self._path)
+        if seen.cuts != own.cuts:
+            raise TeacherRejected(f"the run in {self._path.parent} began with another tokenizer ({self._path.name})")
+        return seen
+
+    def _first(self, own: Fingerprint, settings: Settings, initial: Scorer | None, ranks: int) -> Fingerprint:
+        """What the servers must show when nothing was seen yet: the initial policy's own scores, if they are known."""
         if settings.teacher.model_path is not None:
             return own  # nothing here has its weights: the first server's scores count
         if initial is None:

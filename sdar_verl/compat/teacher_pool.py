@@ -30,6 +30,7 @@ PASS_TOKENS = 2048
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 20
 _PLACE_SECONDS = 60  # beside the start itself
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # its own cluster is not behind a proxy
 _TAIL = 1500  # characters of a log that an error shows
 
 
@@ -181,7 +182,7 @@ def _free_port(address: str) -> int:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with _open(url, timeout=5) as answer:
             return answer.status == 200
     except (OSError, urllib.error.URLError, ValueError):
         return False

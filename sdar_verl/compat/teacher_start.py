@@ -51,6 +51,7 @@ class RunTeacher:
                 token,
                 least=least,
                 initial=_initial(config, workers, step),
+                step=step,
                 ranks=config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"],
                 fallback=lambda rows: workers("ref")(rows),
             )

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from omegaconf import OmegaConf, open_dict
 from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.replay_buffer import DAPO_FILTERED_REWARD_COUNTS_KEY
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
@@ -56,7 +57,7 @@ class SdarTrainer(PPOTrainerSync):
         self.served: RunTeacher | None = None
         self.guards: RunGuards | None = None
         self.checkpoints: RunCheckpoints | None = None
-        self._validating = False
+        self._validating = self._left = False
         self._unrecorded: tuple[Any, dict] | None = None  # batch and metrics of a trained step
         self._order: dict | None = None  # of the tasks, as the running step found it
         super().__init__(config)
@@ -88,7 +89,8 @@ class SdarTrainer(PPOTrainerSync):
             try:
                 return call(*args, **kwargs)
             finally:
-                self.agent_loop_manager.check_alive()
+                if not self._left:  # whom a stop has aborted is not asked how it is
+                    self.agent_loop_manager.check_alive()
 
         return look_after
 
@@ -206,6 +208,7 @@ class SdarTrainer(PPOTrainerSync):
         running = not (between or self._validating or self._unrecorded is not None)
         if running and not self.checkpoints.may_abandon(step):
             return
+        self._left = True
         last = step - (running or between)
         if last > 0 and self.checkpoints.saved_step != last:
             if awake:
@@ -222,8 +225,11 @@ class SdarTrainer(PPOTrainerSync):
             self.timing_raw.setdefault("step", time.monotonic() - self._began)
             epoch = (step - 1) // self.steps_per_epoch
             self._compute_metrics(batch, metrics, self.timing_raw, global_steps=step, epoch=epoch)
+            metrics.pop(DAPO_FILTERED_REWARD_COUNTS_KEY, None)  # a table's, not a number
             self.logger.log(data=metrics, step=step)
-            self.checkpoints.recorded(step)
+        # before the rest is shut down: the upload may be sealed meanwhile. Of an abandoned step the files may hold
+        # episodes, which the next start drops
+        self.checkpoints.recorded(last)
         self._shutdown_dump_executor()
         raise self.guards.stop or self.checkpoints.told_to_stop()  # which names the checkpoint that there is now
 

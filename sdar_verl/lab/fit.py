@@ -125,11 +125,11 @@ def _make(config: LabConfig, folder: Path, say: Say) -> dict:
     }
 
 
-def _prepare(config: LabConfig, say: Say) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, tuple[list[Example], ...]]:
+def _prepare(config: LabConfig, say: Say) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, tuple[Examples, ...]]:
     """The untrained model, its tokenizer, and what it will be trained on."""
     states = collect(config, say)
     tokenizer = make_tokenizer(config, states)
-    stages = tuple(to_examples(config, tokenizer, stage, say) for stage in both_stages(config, states))
+    stages = tuple(Examples(config, tokenizer, stage) for stage in both_stages(config, states))
     model = build_model(
         tokenizer,
         hidden=config.hidden,
@@ -221,17 +221,18 @@ def make_tokenizer(config: LabConfig, states: Sequence[State]) -> PreTrainedToke
     return train_tokenizer(texts, config.vocab, lab.tags)
 
 
-def to_examples(
-    config: LabConfig, tokenizer: PreTrainedTokenizerBase, found: Sequence[Lesson], say: Say
-) -> list[Example]:
-    """Token ids of each lesson, by the very builder that makes a teacher's prompt in training."""
-    builder = TeacherPromptBuilder(tokenizer, "system", config.max_positions, overflow="raise")
-    lab = envs.get(config.env_name)
-    progress = Progress("prompts", say)
-    examples = []
-    for number, lesson in enumerate(found):
-        prompt = builder.build([{"role": "user", "content": lesson.state.prompt}], list(lesson.skills)).ids
-        answer = tokenizer(lab.answer(lesson.action)).input_ids
-        examples.append(Example(tuple(prompt), (*answer, tokenizer.eos_token_id)))
-        progress(number + 1, len(found), None)
-    return examples
+class Examples(Sequence[Example]):
+    """Token ids of each lesson, made when asked for, by the very builder that makes a teacher's prompt in training."""
+
+    def __init__(self, config: LabConfig, tokenizer: PreTrainedTokenizerBase, found: Sequence[Lesson]):
+        self._tokenizer, self._lessons, self._lab = tokenizer, found, envs.get(config.env_name)
+        self._builder = TeacherPromptBuilder(tokenizer, "system", config.max_positions, overflow="raise")
+
+    def __len__(self) -> int:
+        return len(self._lessons)
+
+    def __getitem__(self, number: int) -> Example:  # type: ignore[override]
+        lesson = self._lessons[number]
+        prompt = self._builder.build([{"role": "user", "content": lesson.state.prompt}], list(lesson.skills)).ids
+        answer = self._tokenizer(self._lab.answer(lesson.action)).input_ids
+        return Example(tuple(prompt), (*answer, self._tokenizer.eos_token_id))

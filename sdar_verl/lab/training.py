@@ -33,15 +33,13 @@ class Example:
 def batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator[list[Example]]:
     """Each example once, in batches of `batch_size` of similar length (the last may be smaller), shuffled by `seed`."""
     dice = random.Random(seed)
-    order = list(examples)
+    order = list(range(len(examples)))
     dice.shuffle(order)
-    cut: list[list[Example]] = []
     for start in range(0, len(order), batch_size * _POOL):
-        pool = sorted(order[start : start + batch_size * _POOL], key=len)
+        pool = sorted((examples[i] for i in order[start : start + batch_size * _POOL]), key=len)
         group = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         dice.shuffle(group)
-        cut.extend(group)
-    yield from cut
+        yield from group
 
 
 def losses(model: PreTrainedModel, batch: Sequence[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

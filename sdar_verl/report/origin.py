@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from sdar_verl.report.run import Run
 
 _MISSING = "not recorded"
 _PLACES = ("dir", "path", "root", "experiment_name", "project_name", "folder")  # differ between any two runs
+_CONTENT = re.compile(r"(^|[._])(model[._]|tokenizer_|hf_config_|adapter[._])path$")  # what a run is made of
 
 
 def panel_line(runs: Sequence[Run]) -> Html:
@@ -81,5 +83,8 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def is_place(key: str) -> bool:
-    """Whether the setting says where a run writes or what it is called, which differs between any two runs."""
-    return key.rsplit(".", 1)[-1].endswith(_PLACES)
+    """Whether the setting says where a run's files are or what it is called, which differs between any two runs.
+
+    A model, tokenizer or adapter is no place: where another one is read, another thing is trained.
+    """
+    return key.rsplit(".", 1)[-1].endswith(_PLACES) and not _CONTENT.search(key)

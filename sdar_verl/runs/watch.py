@@ -105,9 +105,11 @@ def watch(
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     log, progress, began = run_dir / "log.txt", Progress(steps), time.monotonic()
-    if after is not None and (run_dir / "metrics.jsonl").is_file():
-        before = read_metrics(run_dir / "metrics.jsonl")
+    metrics, stale = run_dir / "metrics.jsonl", b""
+    if after is not None and metrics.is_file():
+        before = read_metrics(metrics)
         progress.metrics.update({step: data for step, data in before.items() if step <= after})
+        stale = metrics.read_bytes() if max(before, default=after) > after else b""
     with log.open("wb" if after is None else "ab") as output:
         child = subprocess.Popen(
             list(arguments),
@@ -120,7 +122,7 @@ def watch(
             preexec_fn=_follow_parent,
         )
         try:
-            _follow(child, run_dir / "metrics.jsonl", progress, say, began, review)
+            _follow(child, metrics, progress, say, began, review, stale)
         finally:
             stop(child, say)
     if child.returncode != 0:
@@ -137,11 +139,14 @@ def _follow(
     say: Say,
     began: float,
     review: Callable[[Progress, float], int] | None,
+    stale: bytes,
 ) -> None:
     heard = began
     while True:
         ended = child.poll() is not None
-        fresh = _update(metrics, progress)
+        if child.returncode == 0:
+            stale = b""
+        fresh = _update(metrics, progress, stale)
         for step in fresh:
             say(progress.line(step))
             heard = time.monotonic()
@@ -160,9 +165,12 @@ def _follow(
         time.sleep(_POLL)
 
 
-def _update(metrics: Path, progress: Progress) -> list[int]:
-    """Read what was added; returns the steps that are new."""
-    if not metrics.is_file():
+def _update(metrics: Path, progress: Progress, stale: bytes) -> list[int]:
+    """Read what was added; returns the steps that are new.
+
+    A run that goes on from a checkpoint first cuts the steps after it away: until then, the file begins with `stale`.
+    """
+    if not metrics.is_file() or (stale and metrics.read_bytes().startswith(stale)):
         return []
     found = read_metrics(metrics)
     fresh = [step for step in sorted(found) if step not in progress.metrics]

@@ -6,7 +6,7 @@ import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from sdar_verl import aws
 from sdar_verl.skills.errors import SkillError
@@ -39,18 +39,16 @@ class Address:
         """Read `FORM`; raises `SkillError` that shows it."""
         parts = urlsplit(text)
         try:
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            options, wrong = aws.read_options(parts.query, {"region", "endpoint", "release"})
         except ValueError as error:
             raise SkillError(f"{text!r}: {error}; the form is {FORM}") from error
-        options = dict(pairs)
-        unknown = sorted(set(options) - {"region", "endpoint", "release"})
         name = parts.path.removeprefix("/")
         if f"{parts.scheme}://" != SCHEME or parts.fragment or not _TABLE.fullmatch(parts.netloc):
             raise SkillError(f"{text!r} names no table; the form is {FORM}")
         if not _SET.fullmatch(name):
             raise SkillError(f"{text!r} names no set of skills; the form is {FORM}")
-        if unknown or len(options) != len(pairs):
-            raise SkillError(f"{text!r}: {', '.join(unknown) or 'an option'} is unknown or twice; the form is {FORM}")
+        if wrong:
+            raise SkillError(f"{text!r}: {wrong} is unknown or twice; the form is {FORM}")
         release = options.get("release")
         if release is not None and not re.fullmatch(r"[1-9][0-9]{0,8}", release):
             raise SkillError(f"{text!r}: release must be a whole number from 1")
@@ -63,9 +61,8 @@ class Address:
         )
 
     def __str__(self) -> str:
-        options = {"region": self.region, "endpoint": self.endpoint, "release": self.release}
-        query = urlencode({k: v for k, v in options.items() if v is not None}, safe=":/", quote_via=quote)
-        return f"{SCHEME}{self.table}/{self.set}" + (f"?{query}" if query else "")
+        options = aws.write_options(region=self.region, endpoint=self.endpoint, release=self.release)
+        return f"{SCHEME}{self.table}/{self.set}{options}"
 
 
 def connect(address: Address) -> Any:

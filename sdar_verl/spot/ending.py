@@ -56,4 +56,7 @@ class Ending:
         if self._signalled:
             raise KeyboardInterrupt(f"signal {number}, for the second time")
         self._signalled = True
-        self.box.put(STOP, "SIGTERM")
+        try:
+            self.box.put(STOP, "SIGTERM")
+        except OSError as error:  # a full disk: the trainer cannot be told to save first
+            raise KeyboardInterrupt(f"SIGTERM, and no notice can be left for the trainer: {error}") from error

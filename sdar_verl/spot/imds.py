@@ -6,6 +6,7 @@ before the end. The service's address can be set by ``AWS_EC2_METADATA_SERVICE_E
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import threading
@@ -61,7 +62,7 @@ class Metadata:
             if method == "PUT":
                 raise MetadataError(f"{self.endpoint} gives no session token: {error.code}") from error
             raise
-        except (OSError, ValueError) as error:  # also URLError and time-outs
+        except (OSError, ValueError, http.client.HTTPException) as error:  # also URLError and time-outs
             raise MetadataError(f"{self.endpoint} cannot be reached: {error}") from error
 
 
@@ -111,6 +112,10 @@ class Watcher:
             except MetadataError as error:  # it may come back
                 if not self._silent:
                     self._say(f"no news about this instance: {error}")
+                self._silent = True
+            except OSError as error:  # a full disk; it is put again at the next look
+                if not self._silent:
+                    self._say(f"the trainer cannot be told about this instance: {error}")
                 self._silent = True
 
     def look(self) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from sdar_verl.evaluation.files import write_atomic
 
-FILE = ".notice.json"  # hidden: it is not a part of the run that goes to another machine
 SAVE, STOP = "save", "stop"
+# hidden: no part of the run that goes to another machine. A file for each, so that none can be written over the other:
+# a thread and a signal handler leave notices, and a handler must not wait for a lock
+FILES = {STOP: ".notice-stop.json", SAVE: ".notice-save.json"}
 
 
 @dataclass(frozen=True)
@@ -27,26 +29,33 @@ class Notice:
 
 
 class NoticeBox:
-    """The file in one run's folder."""
+    """The files in one run's folder."""
 
     def __init__(self, run_dir: Path | str):
-        self._path = Path(run_dir) / FILE
+        self._paths = {action: Path(run_dir) / name for action, name in FILES.items()}
 
     def clear(self) -> None:
-        """Forget an earlier start's notice."""
-        self._path.unlink(missing_ok=True)
+        """Forget an earlier start's notices."""
+        for path in self._paths.values():
+            path.unlink(missing_ok=True)
 
     def put(self, action: str, why: str) -> bool:
-        """Leave a notice; False if one that says as much is there: a stop is not taken back by a wish to save."""
+        """Leave a notice; False if one that says as much is there: a stop is not taken back by a wish to save.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         there = self.look()
         if there is not None and (there.action == STOP or there.action == action):
             return False
-        write_atomic(self._path, json.dumps(asdict(Notice(action, why, time.time()))) + "\n")
+        write_atomic(self._paths[action], json.dumps(asdict(Notice(action, why, time.time()))) + "\n")
         return True
 
     def look(self) -> Notice | None:
-        """The notice, if there is one."""
-        try:
-            return Notice(**json.loads(self._path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
+        """The notice, if there is one; a stop before a wish to save."""
+        for path in self._paths.values():
+            try:
+                return Notice(**json.loads(path.read_text(encoding="utf-8")))
+            except FileNotFoundError:
+                continue
+        return None

@@ -174,8 +174,7 @@ class CheckpointKeeper:
         except OSError as error:  # a full disk; the checkpoint itself is there
             self._failed(f"{folder}: its manifest cannot be written: {error}")
         if self._settings.place is not None:
-            name = self._upload(manifest, folder)
-            self._tidy(name)
+            self._tidy(step, self._upload(manifest, folder))
 
     def _upload(self, manifest: Manifest, folder: Path) -> str | None:
         """The name under which it is in S3, or None after all tries failed or a newer one waits."""
@@ -185,8 +184,8 @@ class CheckpointKeeper:
                 break
             try:
                 remote = self._connected()
-                if manifest.step == self._old and self._is_there(manifest.step):
-                    return None
+                if manifest.step == self._old and (there := self._is_there(manifest.step)):
+                    return there
                 transfer = Transfer(
                     remote, parallel=self._settings.parallel, bandwidth=self._settings.bandwidth, stop=self._stop
                 )
@@ -205,18 +204,23 @@ class CheckpointKeeper:
         self._say(f"the checkpoint of step {manifest.step} is on this machine alone")
         return None
 
-    def _is_there(self, step: int) -> bool:
-        there = any(entry.step == step for entry in self._connected().entries())
-        if there:
-            with self._changed:
-                self._numbers["uploaded_step"] = float(step)
-        return there
+    def _is_there(self, step: int) -> str | None:
+        """The name under which an earlier start uploaded `step`."""
+        there = [entry.name for entry in self._connected().entries() if entry.step == step]
+        if not there:
+            return None
+        with self._changed:
+            self._numbers["uploaded_step"] = float(step)
+        return there[-1]
 
     def _connected(self) -> RemoteCheckpoints:
         if self._remote is None:
             remote = RemoteCheckpoints(self._settings.place, self._settings.parallel)
-            if swept := remote.sweep(self._identity.start):
-                self._say(f"removed {swept} unfinished uploads of earlier starts")
+            try:
+                if swept := remote.sweep(self._identity.start):
+                    self._say(f"removed {swept} unfinished uploads of earlier starts")
+            except StorageError as error:  # they cost, and harm nothing
+                self._failed(f"what earlier starts left unfinished in S3 cannot be removed: {error}")
             self._remote = remote
         return self._remote
 
@@ -245,15 +249,19 @@ class CheckpointKeeper:
         except OSError as error:
             raise StorageError(f"the run's files cannot be read: {error}") from error
 
-    def _tidy(self, uploaded: str | None) -> None:
-        """Retention on both sides; what waits for its upload stays."""
+    def _tidy(self, step: int, uploaded: str | None) -> None:
+        """Retention on both sides; `step`, just kept, and what waits for its upload stay.
+
+        After a failed upload nothing is removed: what lies here may be all there is.
+        """
+        if uploaded is None:
+            return
         try:
-            if uploaded is not None:
-                self._connected().prune(self._settings.keep, protect=(uploaded,))
+            self._connected().prune(self._settings.keep, protect=(uploaded,))
             if self._keep_local:
                 with self._changed:
                     waiting = () if self._waiting is None else (self._waiting,)
-                prune(self._root, self._keep_local, protect=waiting)
+                prune(self._root, self._keep_local, protect=(step, *waiting))
         except (StorageError, OSError) as error:
             self._failed(f"old checkpoints cannot be removed: {error}")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.storage.errors import DamageError
 from sdar_verl.storage.manifest import LOCAL_NAME, Manifest, problems
 
-_ASIDE = "damaged_"
+_ASIDE, _EARLIER = "damaged_", "earlier-"
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -42,6 +43,26 @@ def damage(folder: Path, *, read: bool) -> list[str]:
     except DamageError as error:
         return [str(error)]
     return [] if manifest is None else problems(folder, manifest.checkpoint, read=read)
+
+
+def is_of_another(folder: Path, run: str) -> bool:
+    """Whether the manifest names another run than `run`; without one, or with a broken one, nothing tells."""
+    try:
+        manifest = read_local(folder)
+    except DamageError:
+        return False
+    return manifest is not None and manifest.run != run
+
+
+def put_away(root: Path, steps: Iterable[int]) -> Path:
+    """Move whole checkpoints that do not belong to the course of this run out of its way; nothing is deleted."""
+    number = 1 + sum(1 for _ in root.glob(f"{_EARLIER}*"))
+    while (folder := root / f"{_EARLIER}{number}").exists():
+        number += 1
+    folder.mkdir()
+    for step in steps:
+        os.replace(folder_of(root, step), folder / folder_of(root, step).name)
+    return folder
 
 
 def set_aside(root: Path, step: int) -> Path:

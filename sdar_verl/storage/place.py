@@ -6,10 +6,10 @@ import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from sdar_verl import aws
-from sdar_verl.storage.errors import StorageError
+from sdar_verl.storage.errors import StorageError, StorageUnreachable
 
 FORM = "s3://BUCKET/PREFIX[?region=...&endpoint=...]"
 ATTEMPTS = 8  # of each request
@@ -36,24 +36,20 @@ class Place:
         """Read `FORM`; raises `StorageError` that shows it."""
         parts = urlsplit(text)
         try:
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            options, wrong = aws.read_options(parts.query, {"region", "endpoint"})
         except ValueError as error:
             raise StorageError(f"{text!r}: {error}; the form is {FORM}") from error
-        options = dict(pairs)
-        unknown = sorted(set(options) - {"region", "endpoint"})
         prefix = parts.path.strip("/")
         if parts.scheme != "s3" or parts.fragment or not _BUCKET.fullmatch(parts.netloc):
             raise StorageError(f"{text!r} names no bucket; the form is {FORM}")
         if not _PREFIX.fullmatch(prefix):
             raise StorageError(f"{text!r} needs a prefix of its own for this run; the form is {FORM}")
-        if unknown or len(options) != len(pairs):
-            raise StorageError(f"{text!r}: {', '.join(unknown) or 'an option'} is unknown or twice; the form is {FORM}")
+        if wrong:
+            raise StorageError(f"{text!r}: {wrong} is unknown or twice; the form is {FORM}")
         return cls(parts.netloc, prefix, options.get("region"), options.get("endpoint"))
 
     def __str__(self) -> str:
-        options = {"region": self.region, "endpoint": self.endpoint}
-        query = urlencode({k: v for k, v in options.items() if v is not None}, safe=":/", quote_via=quote)
-        return f"s3://{self.bucket}/{self.prefix}" + (f"?{query}" if query else "")
+        return f"s3://{self.bucket}/{self.prefix}" + aws.write_options(region=self.region, endpoint=self.endpoint)
 
     def key(self, *parts: str) -> str:
         """The object key of something under the prefix."""
@@ -67,21 +63,22 @@ class Place:
             region=self.region,
             endpoint=self.endpoint,
             error=StorageError,
+            unreachable=StorageUnreachable,
             attempts=ATTEMPTS,
             max_pool_connections=max(10, connections),
         )
 
     def reporting(self) -> AbstractContextManager[None]:
         """Turns botocore's errors into a `StorageError` that says what to do."""
-        return aws.reporting(self, "S3", StorageError, self._advice)
+        return aws.reporting(self, "S3", StorageError, self._advice, StorageUnreachable)
 
     def _advice(self, code: str) -> str:
         if code == "NoSuchBucket":
             return f". Create the bucket {self.bucket}, or name another one in sdar.checkpoints.s3"
         if code in (*aws.REFUSED, "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"):
             return (
-                f". The role needs s3:ListBucket on the bucket, and s3:GetObject, PutObject, DeleteObject, "
-                f"AbortMultipartUpload and ListMultipartUploadParts under {self.prefix}/"
+                f". The role needs s3:ListBucket and s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, "
+                f"PutObject, DeleteObject, AbortMultipartUpload and ListMultipartUploadParts under {self.prefix}/"
             )
         if code == "RequestTimeTooSkewed":
             return ". The clock of this machine is wrong; set it (chrony, or timedatectl set-ntp true)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sdar_verl import host
@@ -14,8 +14,8 @@ from sdar_verl.manifest import FILE as RUN_MANIFEST
 from sdar_verl.storage.errors import DamageError, StorageError
 from sdar_verl.storage.identity import FILE as IDENTITY
 from sdar_verl.storage.identity import RunIdentity
-from sdar_verl.storage.local import damage, folder_of, set_aside, write_local
-from sdar_verl.storage.manifest import Manifest
+from sdar_verl.storage.local import damage, folder_of, is_of_another, put_away, set_aside, write_local
+from sdar_verl.storage.manifest import Manifest, StoredFile
 from sdar_verl.storage.remote import CHECKPOINT, RECORDS, Entry, RemoteCheckpoints
 from sdar_verl.storage.settings import CheckpointSettings
 from sdar_verl.storage.transfer import Transfer
@@ -84,6 +84,10 @@ def _newest(
             f"{run_dir} holds a run, and {settings.s3} the checkpoints of another one; choose another "
             "sdar.run_dir or another sdar.checkpoints.s3"
         )
+    if known is not None and (others := {n for n in local if is_of_another(folder_of(root, n), known.run)}):
+        away = put_away(root, sorted(others))
+        say(f"the checkpoints of steps {', '.join(map(str, sorted(others)))} are another run's; moved to {away}")
+        local -= others
     sound: dict[int, list[Entry]] = {}
     for entry in everything:
         if not entry.damaged:
@@ -127,11 +131,11 @@ def fetch(
         DamageError: it is not what was saved; nothing of the run's folder has changed.
         StorageError: S3 cannot be reached, or the disk is full; a later try uses what has arrived.
     """
-    staging = root / f"{_STAGING}{entry.name}"
-    for other in root.glob(f"{_STAGING}*"):
-        if other != staging:
-            shutil.rmtree(other, ignore_errors=True)
-    there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file()) if staging.is_dir() else 0
+    # beside what each replaces: checkpoints may lie on another file system than the run's own files
+    staging, records = root / f"{_STAGING}{entry.name}", run_dir / f"{_STAGING}{entry.name}"
+    for other in {*root.glob(f"{_STAGING}*"), *run_dir.glob(f"{_STAGING}*")} - {staging, records}:
+        shutil.rmtree(other, ignore_errors=True)
+    there = _keep_named(staging / CHECKPOINT, manifest.checkpoint) + _keep_named(records / RECORDS, manifest.records)
     needed = max(0, manifest.size - there)
     if (free := host.free_disk(root)) < needed:
         raise StorageError(
@@ -143,20 +147,34 @@ def fetch(
     try:
         staging.mkdir(parents=True, exist_ok=True)
         transfer.download(entry.name, CHECKPOINT, manifest.checkpoint, staging / CHECKPOINT)
-        transfer.download(entry.name, RECORDS, manifest.records, staging / RECORDS)
+        transfer.download(entry.name, RECORDS, manifest.records, records / RECORDS)
         write_local(staging / CHECKPOINT, manifest)
         # whose run it is comes first: a kill between two files must not make the folder look like another run's
         for file in sorted(manifest.records, key=lambda file: file.path != IDENTITY):
             target = run_dir / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staging / RECORDS / file.path, target)
+            os.replace(records / RECORDS / file.path, target)
         if folder_of(root, manifest.step).exists():
             set_aside(root, manifest.step)
         os.replace(staging / CHECKPOINT, folder_of(root, manifest.step))
     except OSError as error:
         raise StorageError(f"the checkpoint of step {manifest.step} cannot be written to {root}: {error}") from error
-    shutil.rmtree(staging, ignore_errors=True)
+    for folder in (staging, records):
+        shutil.rmtree(folder, ignore_errors=True)
     return folder_of(root, manifest.step)
+
+
+def _keep_named(folder: Path, files: Iterable[StoredFile]) -> int:
+    """Remove everything but `files` (temporary names of a killed download) from `folder`; bytes of what is left."""
+    named, left = {folder / file.path for file in files}, 0
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            continue
+        if path in named:
+            left += path.stat().st_size
+        else:
+            path.unlink()
+    return left
 
 
 def _require_same(remote: RemoteCheckpoints | None, everything: list[Entry], known: RunIdentity) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdar_verl.storage.errors import DamageError, StorageError
+from sdar_verl.storage.errors import DamageError, StorageError, StorageUnreachable
 from sdar_verl.storage.manifest import StoredFile, problems
 from sdar_verl.storage.remote import CHECKPOINT, RECORDS, RemoteCheckpoints, is_gone
 
@@ -201,7 +201,9 @@ class Transfer:
                     if isinstance(error.__cause__, ClientError) and is_gone(error.__cause__):
                         raise DamageError(f"{self.remote.place}: {path} is missing") from error
                     raise
-                except (RetriesExceededError, S3ValidationError, BotoCoreError) as error:
+                except RetriesExceededError as error:
+                    raise StorageUnreachable(f"{self.remote.place}: {path}: {error}") from error
+                except (S3ValidationError, BotoCoreError) as error:
                     raise StorageError(f"{self.remote.place}: {path}: {error}") from error
                 except OSError as error:
                     raise StorageError(f"{path}: {error}; is the disk full?") from error

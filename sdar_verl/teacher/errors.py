@@ -1,6 +1,6 @@
 """Errors of the privileged prompt; every message says what to do."""
 
-from sdar_verl.errors import SdarError
+from sdar_verl.errors import SdarError, Unreachable
 
 
 class TeacherContextError(SdarError):
@@ -11,7 +11,7 @@ class TeacherPromptTooLong(TeacherContextError):
     """A prompt does not fit `max_prompt_length`, whatever may be left out."""
 
 
-class TeacherUnavailable(SdarError):
+class TeacherUnavailable(Unreachable):
     """No teacher server gave the scores in time; what happens then is the run's own policy."""
 
 

@@ -89,10 +89,10 @@ def project(tmp_path, monkeypatch):
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-def test_the_store_holds_what_the_project_writes(cloud, moto_address, capsys):
+def test_the_store_holds_what_the_project_writes(cloud, moto_url, capsys):
     assert run("store", "--email", "someone@example.org") == 0
     assert f"sdar-store: Bucket = {BUCKET}" in capsys.readouterr().out
-    table = Address("sdar-skills", "alfworld", region="us-east-1", endpoint=moto_address)
+    table = Address("sdar-skills", "alfworld", region="us-east-1", endpoint=moto_url)
     shipped = open_store("alfworld_tiny")
     assert not SkillTable(table).create(), "the table is there already"
     assert SkillTable(table).push(shipped.all()).number == 1
@@ -159,7 +159,7 @@ boto3.client("s3", region_name="us-east-1").download_file(bucket, key, target)
 
 
 @pytest.fixture
-def trained(exports, cloud, project, without_image_lookup, tmp_path, moto_address):
+def trained(exports, cloud, project, without_image_lookup, tmp_path, moto_url):
     image = "ami-03cf127a"
     words = ["--run", "one", "--recipe", "recipes/alfworld/p5.sh", "--instance", "p5.48xlarge", "--image", image]
     assert run("train", *words, "--environments", "2", "x=${a.b}", "note='two words'") == 0
@@ -350,7 +350,8 @@ def test_a_failed_stack_names_the_resources_that_failed(stubbed, capsys):
 
 
 def test_missing_credentials_say_what_to_do(monkeypatch, capsys):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+    given = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+    for name in (*given, *(name for name in os.environ if name.startswith("AWS_CONTAINER_"))):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
@@ -365,3 +366,24 @@ def test_an_archive_of_data_is_uploaded(exports, cloud, tmp_path, capsys):
     body = cloud("s3").get_object(Bucket=BUCKET, Key="data/games.tar.gz")["Body"].read()
     assert hashlib.sha256(body).digest() == hashlib.sha256(archive.read_bytes()).digest()
     assert run("data", str(tmp_path / "none.tar")) == 1 and run("data", str(tmp_path)) == 1
+
+
+def test_data_without_the_store_says_why(cloud, tmp_path, capsys):
+    archive = tmp_path / "games.tar"
+    archive.write_bytes(b"x")
+    assert run("data", str(archive)) == 1 and "NoSuchBucket" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override", ["++api_key=abc", "env.service.token='abc'", "x=hf_" + 20 * "a", "u=https://a:b@c"]
+)
+def test_a_secret_among_the_overrides_is_refused(override, project, capsys):
+    assert run("--dry-run", *COMMANDS["train"], override) == 1
+    said = capsys.readouterr()
+    assert override.partition("=")[0].lstrip("+") in said.err and "environment variable" in said.err
+    assert override.partition("=")[2] not in said.out + said.err
+
+
+def test_settings_that_only_sound_like_secrets_are_none(project):
+    words = ["env.service.token_file=/run/token", "data.tokenizer_path=x", "a.max_token_len=4", "~a.api_key", "b=[1,2]"]
+    assert run("--dry-run", *COMMANDS["train"], *words) == 0

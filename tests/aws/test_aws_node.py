@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,10 @@ RECIPE = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > "$HOME/arguments"
 env > "$HOME/environment"
 mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN"
-[[ -z "${CHECKPOINT:-}" ]] || mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN/checkpoints/global_step_1"
+if [[ -n "${CHECKPOINT:-}" ]]; then
+    mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN/checkpoints/global_step_1/actor"
+    cp "$HOME/$CHECKPOINT" "$SDAR_SCRATCH/runs/$SDAR_RUN/checkpoints/global_step_1/data.pt"
+fi
 read -r status < "$HOME/statuses"
 sed -i 1d "$HOME/statuses"
 if [[ $status == wait ]]; then
@@ -54,6 +59,10 @@ class Machine:
         self._write(folder / "bin" / "aws", FAKE_AWS)
         self.set(overrides=["a=1"], endpoints=[])
         (folder / "run").mkdir()
+        with zipfile.ZipFile(folder / "whole", "w") as data:
+            data.writestr("x", "x")
+        (folder / "half").write_bytes((folder / "whole").read_bytes()[:20])
+        self._started: list[subprocess.Popen] = []
         self.environment = {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "HOME": str(folder),
@@ -87,9 +96,45 @@ class Machine:
         )
         node = self.folder / "project" / "scripts" / "aws" / "node"
         command = [sys.executable, "-c", program, str(node), "--settings", str(self.folder), *arguments]
-        return subprocess.Popen(
-            command, env={**self.environment, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        return self._open(command, {**self.environment, **variables})
+
+    def _open(self, command, variables) -> subprocess.Popen:
+        out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen(command, env=variables, start_new_session=True, **out)
+        self._started.append(process)
+        return process
+
+    def set_up(self, settings: dict[str, str | None], **variables: str) -> tuple[int, str]:
+        """The very `start.sh` as far as it goes with programs of the test and in folders of the test."""
+        etc, script = self.folder / "etc", self.folder / "project" / "scripts" / "aws" / "node" / "start.sh"
+        etc.mkdir()
+        own = {name: value for name, value in {**self.environment, **settings}.items() if value is not None}
+        told = [f"{name}={value}" for name, value in own.items() if name.startswith("SDAR_") or name == "AWS_REGION"]
+        (etc / "node.env").write_text("\n".join(told))
+        places = {"/etc/sdar": etc, "/var/log/sdar": self.folder / "log", "/opt/aws": self.folder / "opt" / "aws"}
+        text = script.read_text()
+        for place, here in places.items():
+            text = text.replace(place, str(here))
+        script.write_text(text)
+        agent = "amazon-cloudwatch-agent-ctl"
+        for name in ("dnf", "sleep", "install", "mountpoint", "id", "chown", "systemctl", agent):
+            broken = f'[[ "${{FAILS:-}}" != {name} ]]'
+            self._write(self.folder / "bin" / name, f'#!/usr/bin/env bash\necho "{name} $*" >> "$CALLS"\n{broken}\n')
+        # No shim of a version manager, which would put another `aws` before the test's.
+        self._write(self.folder / "bin" / "python3", f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
+        (places["/opt/aws"] / "amazon-cloudwatch-agent" / "bin").mkdir(parents=True)
+        shutil.copy(self.folder / "bin" / agent, places["/opt/aws"] / "amazon-cloudwatch-agent" / "bin" / agent)
+        kept = {name: value for name, value in self.environment.items() if not name.startswith("SDAR_")}
+        process = self._open(["bash", str(script)], {**kept, **variables})
+        said, _ = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def end(self) -> None:
+        """Nothing of a test that failed stays behind."""
+        for process in self._started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def run(self, *statuses, **more) -> tuple[int, str]:
         process = self.start(*statuses, **more)
@@ -115,7 +160,9 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path):
-    return Machine(tmp_path)
+    own = Machine(tmp_path)
+    yield own
+    own.end()
 
 
 def test_a_run_that_ends_lets_the_node_go(machine):
@@ -134,35 +181,38 @@ def test_a_run_that_ends_lets_the_node_go(machine):
 
 def test_the_settings_that_are_taken_for_granted_are_there():
     with initialize_config_module("sdar_verl.config", version_base=None):
-        config = compose("sdar")
-        names = [supervise.RUN_DIR, supervise.ENDPOINTS, supervise.TOKEN_FILE]
-        if "checkpoints" not in config.sdar:
-            compose("sdar", [f"{name}=x" for name in names])
-            pytest.skip("this tree has no sdar.checkpoints and sdar.spot yet")
-        compose("sdar", [f"{name}=x" for name in (*names, supervise.CHECKPOINTS)] + [*supervise.SPOT])
+        names = (supervise.RUN_DIR, supervise.ENDPOINTS, supervise.TOKEN_FILE, supervise.CHECKPOINTS)
+        compose("sdar", [*(f"{name}=x" for name in names), *supervise.SPOT])
 
 
 def test_interruptions_and_crashes_are_started_again(machine):
-    status, said = machine.run(75, 1, 75, 75, 137, 75, 0, CHECKPOINT="1")
+    status, said = machine.run(75, 1, 75, 75, 137, 75, 0, CHECKPOINT="whole")
     assert status == 0 and machine.left == [] and said.count("is started again") == 6
     assert not list(machine.scratch.glob("runs/*.aside-*"))
 
 
+def test_what_could_not_be_reached_is_tried_again_with_the_limit_of_crashes(machine):
+    status, said = machine.run(69, 69, 69, 0, CHECKPOINT="whole")
+    assert status == 0 and said.count("is started again") == 3
+    status, _ = machine.run(69, 69, 69, 69, 0, CHECKPOINT="whole")
+    assert status == 0 and machine.left == ["0"] and machine.let_go and "status 69" in machine.state["why"]
+
+
 def test_too_many_crashes_end_it(machine):
-    status, _ = machine.run(1, 1, 75, 134, 1, 0, CHECKPOINT="1")
-    assert status == 1 and machine.left == ["0"] and machine.let_go
+    status, _ = machine.run(1, 1, 75, 134, 1, 0, CHECKPOINT="whole")
+    assert status == 0 and machine.left == ["0"] and machine.let_go, "systemd must not start it again"
     assert machine.state["state"] == "failed" and "4 crashes" in machine.state["why"]
 
 
 @pytest.mark.parametrize("hopeless", [2, 3])
 def test_what_would_end_the_same_way_again_is_not_tried(machine, hopeless):
     status, _ = machine.run(hopeless, 0)
-    assert status == hopeless and machine.left == ["0"] and machine.let_go
+    assert status == 0 and machine.left == ["0"] and machine.let_go
 
 
 def test_a_failed_node_can_be_kept(machine):
     status, said = machine.run(2, SDAR_WHEN_FAILED="keep")
-    assert status == 2 and not machine.let_go and "WhenFailed=keep" in said
+    assert status == 0 and not machine.let_go and "WhenFailed=keep" in said
     assert machine.run(0, SDAR_WHEN_FAILED="keep")[0] == 0 and machine.let_go  # a finished one never is
 
 
@@ -172,15 +222,21 @@ def test_a_run_without_a_checkpoint_begins_anew_and_its_records_are_kept(machine
     assert sorted(p.name for p in machine.scratch.glob("runs/*")) == ["one", "one.aside-1", "one.aside-2"]
 
 
+def test_a_checkpoint_that_was_only_begun_does_not_count(machine):
+    """A crash in the first save: the run would refuse to go on, with status 2, and be given up for it."""
+    assert machine.run(1, 0, CHECKPOINT="half")[0] == 0
+    assert sorted(p.name for p in machine.scratch.glob("runs/*")) == ["one", "one.aside-1"]
+
+
 def test_a_node_that_goes_away_stops_the_run_and_is_replaced(machine):
     """SIGTERM, as systemd sends it when the machine ends: the next node must find the group's size as it was."""
     process = machine.start("wait", 0)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (machine.folder / "playing").exists():
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and machine.left == ["0"] and "next one goes on" in said
     assert not machine.let_go and not Path(f"{machine.calls_file}.note").exists()
     assert any("s3 sync" in call for call in machine.calls)
@@ -203,29 +259,60 @@ def test_the_token_is_in_a_file_for_the_run_alone(machine):
 def test_without_the_token_nothing_is_started(machine):
     machine.set(endpoints=["ws://a.internal:8400"])
     status, said = machine.run(0, BROKEN="secretsmanager")
-    assert status == 1 and machine.left == ["0"] and machine.let_go and "no way" in machine.state["why"]
+    assert status == 0 and machine.left == ["0"] and machine.let_go and "no way" in machine.state["why"]
 
 
 @pytest.mark.parametrize("bad", ["{", '{"a": 1}', "[1]"])
 def test_broken_settings_end_the_node_and_say_why(machine, bad):
     (machine.folder / "overrides.json").write_text(bad)
     status, _ = machine.run(0)
-    assert status == 1 and machine.let_go and machine.state["state"] == "failed"
+    assert status == 0 and machine.let_go and machine.state["state"] == "failed"
 
 
 def test_uploads_that_fail_do_not_stop_the_run(machine):
-    status, said = machine.run(75, 0, BROKEN="s3", CHECKPOINT="1")
+    status, said = machine.run(75, 0, BROKEN="s3", CHECKPOINT="whole")
     assert status == 0 and machine.let_go
 
 
 def test_a_node_that_cannot_be_let_go_says_so(machine):
     status, said = machine.run(0, BROKEN="autoscaling")
     assert "STILL RUNS AND COSTS" in said
+    assert sum("set-desired-capacity" in call for call in machine.calls) == supervise.LET_GO
 
 
 def test_a_failed_set_up_gives_the_node_up(machine):
     status, _ = machine.run(0, arguments=["--give-up", "no network"])
-    assert status == 1 and machine.left == ["0"] and machine.let_go and machine.state["why"] == "no network"
+    assert status == 0 and machine.left == ["0"] and machine.let_go and machine.state["why"] == "no network"
+
+
+@pytest.mark.parametrize(
+    ("fails", "settings", "why"),
+    [
+        ({"FAILS": "dnf"}, {}, "again dnf install"),
+        ({"BROKEN": "data.tar"}, {"SDAR_DATA_KEY": "data/games.tar"}, "again aws s3 cp"),
+        ({"FAILS": "chown"}, {"SDAR_DATA_KEY": ""}, "again bash scripts/setup.sh gpu"),  # there is no such file here
+        ({"FAILS": "install"}, {}, "install -d -m 755"),
+        ({}, {"SDAR_LOG_GROUP": None}, None),  # not set
+    ],
+)
+def test_whatever_fails_in_the_set_up_lets_the_node_go(machine, fails, settings, why):
+    settings = {"SDAR_DATA_KEY": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"} | settings
+    status, said = machine.set_up(settings, **fails)
+    assert status not in (0, 143) and machine.let_go and machine.state["state"] == "failed", said
+    assert not any("systemctl" in call for call in machine.calls)
+    assert "setting up the node failed with status" in machine.state["why"]
+    if why is not None:
+        line = int(machine.state["why"].partition("in line ")[2].split()[0])
+        assert why in (NODE / "start.sh").read_text().splitlines()[line - 1]
+
+
+def test_a_set_up_that_is_interrupted_leaves_the_size_of_the_group(machine):
+    """A spot interruption during the set-up: another node shall go on."""
+    settings = {"SDAR_DATA_KEY": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"}
+    setup = machine.folder / "project" / "scripts" / "setup.sh"
+    setup.write_text("kill -TERM $PPID; exit 143\n")
+    status, said = machine.set_up(settings)
+    assert status == 143 and not machine.let_go, said
 
 
 def test_the_set_up_is_valid_shell_and_writes_a_valid_unit(machine, tmp_path):

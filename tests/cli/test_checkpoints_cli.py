@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from aws_account import use_made_up_account
 
 from sdar_verl.cli.main import main
 
@@ -15,19 +16,11 @@ from sdar_verl.storage.place import Place  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(moto_url, tmp_path_factory):
     """A run with steps 1 and 2 on the machine and in S3, where it can be changed by each test."""
-    from moto.server import ThreadedMotoServer
-
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.delenv("AWS_PROFILE", raising=False)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-        server.start()
-        host, port = server.get_host_and_port()
-        place = Place("runs", "one", region="us-east-1", endpoint=f"http://{host}:{port}")
+        use_made_up_account(patch)
+        place = Place("runs", "one", region="us-east-1", endpoint=moto_url)
         place.connect().create_bucket(Bucket="runs")
         found = Run(tmp_path_factory.mktemp("run"), place, keep=3)
         for step in (1, 2):
@@ -35,7 +28,6 @@ def run(tmp_path_factory):
             found.uploaded(step)
         found.keeper.close()
         yield found
-        server.stop()
 
 
 def sdar(capsys, *arguments):

@@ -1,8 +1,5 @@
 """The page of a comparison in a real browser: what is on it, nothing on the console, nothing asked for, both widths."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 from compare_runs import make_comparison, make_panel
 
@@ -16,18 +13,6 @@ def page_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     make_comparison(folder / "out", make_panel(3), ends={"grpo": 0.4, EVIL: 0.7}, seeds=2, steps=6, every=2)
     return build_comparison([str(folder / "out")], folder / "page", about=EVIL)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    found = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
-    with sync_api.sync_playwright() as started:
-        if found is None and not Path(started.chromium.executable_path).exists():
-            pytest.skip("no Chromium here; playwright install chromium")
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [1300, 400])

@@ -72,6 +72,33 @@ def test_at_equal_time_the_slower_arm_stands_at_an_earlier_step(out):
     assert found.last.by_seed == pytest.approx(expected)
 
 
+def test_at_equal_time_all_runs_count_with_as_many_evaluations(changed):
+    """One run is so slow that only its first evaluation lies within the time; the others have four."""
+    file = changed / "runs/sdar/seed-1/metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if line["step"]:
+            line["data"]["timing_s/step"] = 85.0
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    comparison = load([str(changed)])
+    (found,) = equal_time(comparison, k=3)
+    steps = {
+        (arm.name, seed): [step for step, spent in training_seconds(run).items() if 0 < spent <= found.minutes * 60]
+        for arm in comparison.arms
+        for seed, run in arm.runs.items()
+    }
+    assert len(steps["sdar", 1]) == found.averaged == 1 and len(steps["grpo", 1]) >= 3
+    expected = []
+    for seed in range(3):
+        a, b = (won(changed / f"runs/{arm}/seed-{seed}", steps[arm, seed][-1]) for arm in ENDS)
+        expected.append(fmean(b[task] - a[task] for task in a))
+    assert found.mean_last.by_seed == pytest.approx(expected)
+    assert equal_steps(comparison, k=3)[0].averaged == 3
+    build_comparison([str(changed)], changed / "page")
+    before, _, after = (changed / "page/compare.md").read_text().partition("## Differences at equal training time")
+    assert "only 1 evaluation" in after and "only 1 evaluation" not in before
+
+
 def test_last_best_and_mean_are_kept_apart(out):
     grpo = load([str(out)]).arms[0]
     values = milestone_values(grpo, k=2)
@@ -139,6 +166,18 @@ def test_differences_beside_the_arms_are_warned_of(changed):
         assert part in said
 
 
+@pytest.mark.parametrize("key", ["actor_rollout_ref.model.path", "sdar.teacher.model_path"])
+def test_runs_with_different_models_are_not_one_arm(panel, tmp_path, key):
+    for seed, model in enumerate(("small", "small", "large")):
+        run = make_run(tmp_path / f"run{seed}", panel, distil=True, steps=2, every=1, seed=seed)
+        own = {f"config.{key}": f"/models/{model}", "config.data.seed": seed, "config.sdar.run_dir": str(run)}
+        edit_manifest(run, seeds={"data": seed}, method="sdar", **own)
+    names = [str(tmp_path / f"run{seed}") for seed in range(3)]
+    assert [list(arm.runs) for arm in load(names).arms] == [[0, 1], [2]]
+    (line,) = [line for line in load([f"a={name}" for name in names]).warnings if "more than their seed" in line]
+    assert line == f"the runs of a differ in more than their seed: {key}"
+
+
 def test_a_comparison_that_is_still_going_is_shown_as_far_as_it_is(changed, tmp_path):
     saved = json.loads((changed / FILE).read_text())
     shutil.rmtree(changed / "runs/sdar/seed-2")
@@ -155,6 +194,26 @@ def test_a_comparison_that_is_still_going_is_shown_as_far_as_it_is(changed, tmp_
     text = build_comparison([str(changed)], tmp_path / "page").read_text(encoding="utf-8")
     assert "sdar, seed 2: nothing measured yet" in text and "leaves out seed 1, 2" in text
     assert "step 3 of 12 was reached" in text and "the arms have different seeds" in text
+
+
+@pytest.mark.parametrize(("status", "reason"), [("failed", "no memory"), ("stopped", "a guard stopped it")])
+def test_a_run_that_failed_after_it_measured_something_is_called_so(changed, tmp_path, status, reason):
+    saved = json.loads((changed / FILE).read_text())
+    saved["runs"]["runs/sdar/seed-2"] |= {"status": status, "reason": reason, "seconds": 3.0}
+    (changed / FILE).write_text(json.dumps(saved))
+    found = load([str(changed)])
+    grpo, sdar = found.arms
+    assert set(grpo.seconds) == {0, 1, 2} and set(sdar.seconds) == {0, 1}
+    assert found.warnings == [f"sdar, seed 2, {status}: {reason}; what it measured until then is shown"]
+    assert load([str(changed)], only=["grpo"]).warnings == []
+
+
+def test_versions_that_differ_late_are_seen(changed):
+    """Two of them begin with the same twelve letters."""
+    edit_manifest(changed / "runs/sdar/seed-0", packages={"verl": "0.9.1.dev20260101"})
+    edit_manifest(changed / "runs/sdar/seed-1", packages={"verl": "0.9.1.dev20260102"})
+    said = "\n".join(load([str(changed)]).warnings)
+    assert "0.9.1.dev20260101 in" in said and "0.9.1.dev20260102 in" in said
 
 
 def test_a_folder_without_any_measured_run_says_why(changed):
@@ -222,3 +281,15 @@ def test_the_command_writes_the_page_or_says_why_not(out, tmp_path, capsys):
     assert main(["compare", "run", "--methods", "grpo,sdar", "--out", str(tmp_path / "x")]) == 1
     assert "arm grpo: set trainer.total_training_steps" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_a_home_folder_behind_an_equal_sign_is_found(out, tmp_path, capsys, monkeypatch):
+    """The shell leaves the ~ of --out=~/x as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "report", str(out), "--out=~/page"]) == 0
+    assert (tmp_path / "page" / "compare.html").is_file()
+    length = ["trainer.total_training_steps=4", "trainer.test_freq=4"]
+    assert main(["compare", "run", "method=grpo", *length, "--seeds", "1", "--out=~/x", "--dry-run"]) == 0
+    assert f"sdar.run_dir='{tmp_path}/x/runs" in capsys.readouterr().out.replace("\\", "").replace("'\"'\"'", "'")
+    assert not (tmp_path / "~").exists()

@@ -28,19 +28,20 @@ with open(run.parents[1] / "started", "a") as file:
 kept = (run / "metrics.jsonl").read_text().splitlines()[: done + 1] if done >= 0 else []
 (run / "metrics.jsonl").write_text("".join(line + "\\n" for line in kept))
 for step in range(done + 1, steps + 1):
-    time.sleep(pause)
+    if step == 2:
+        time.sleep(pause)
     if fails == str(step):
         raise SystemExit("the reason")
     data = {"val/success_rate": 0.25} if step in (0, steps) else {}
     data |= {"timing_s/step": 2.0} if step else {}
-    with open(run / "metrics.jsonl", "a") as file:
-        file.write(json.dumps({"step": step, "data": data}) + "\\n")
     if saves == "yes" and step:
         folder = checkpoints / f"global_step_{step}"
         (folder / "actor").mkdir(parents=True)
         (folder / "actor" / "weights").write_text("w")
-        with zipfile.ZipFile(folder / "data.pt", "w") as data:
-            data.writestr("x", "x")
+        with zipfile.ZipFile(folder / "data.pt", "w") as file:
+            file.writestr("x", "x")
+    with open(run / "metrics.jsonl", "a") as file:  # after the checkpoint, as a training does
+        file.write(json.dumps({"step": step, "data": data}) + "\\n")
 if fails == "guard":
     raise SystemExit(3)
 """
@@ -51,7 +52,7 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 from test_compare_run import SWEEP, training
 from sdar_verl.compare.runner import run_sweep
-command = training(pause=1.5, saves=sys.argv[2])
+command = training(pause=600, saves=sys.argv[2])
 run_sweep(SWEEP, Path(sys.argv[1]), say=lambda line: print(line, flush=True), command=command)
 """
 COMMON = (f"trainer.total_training_steps={STEPS}", "trainer.test_freq=4")
@@ -61,7 +62,7 @@ SWEEP = Sweep((Arm("grpo", ("method=grpo",)), Arm("sdar", ("method=sdar",))), (0
 def training(pause=0.0, saves="no", fails=None):
     """Command lines of the stand-in.
 
-    `pause` is between the steps of the arm sdar; `fails` maps a run such as ``grpo/seed-0`` to the step it fails at.
+    `pause` is before step 2 of the arm sdar; `fails` maps a run such as ``grpo/seed-0`` to the step it fails at.
     """
 
     def command(lines, run):
@@ -124,12 +125,16 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path, saves):
     out = tmp_path / "out"
     code = DRIVER.format(here=str(Path(__file__).parent))
     driver = subprocess.Popen([sys.executable, "-c", code, str(out), saves], stdout=subprocess.PIPE, text=True)
-    for line in driver.stdout:
-        if line.startswith("sdar, seed 0: step 1/4"):
-            break
-    os.kill(driver.pid, signal.SIGKILL)
-    assert driver.wait(30) == -signal.SIGKILL
-    driver.stdout.close()
+    try:
+        for line in driver.stdout:
+            if line.startswith("sdar, seed 0: step 1/4"):
+                break
+        assert driver.poll() is None
+    finally:
+        driver.kill()  # and the kernel then ends its training
+        status = driver.wait(60)
+        driver.stdout.close()
+    assert status == -signal.SIGKILL
     assert state.read(out).runs["runs/sdar/seed-0"].status == "planned"
     first = (out / "runs/grpo/seed-0/metrics.jsonl").stat().st_mtime_ns
 

@@ -40,7 +40,7 @@ def test_choices_multiply_and_name_the_arms():
 
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_every_combination_is_there_once(choices):
     arms = expand("", [f"key.k{i}={','.join(map(str, own))}" for i, own in enumerate(choices)])
     count = 1
@@ -158,6 +158,8 @@ def test_two_seeds_of_an_arm_differ_in_seeds_and_places_alone(tmp_path):
         (["--methods", "grpo", "trainer.total_training_steps=4", "trainer.test_freq=-1"], "evaluates nothing"),
         (["--methods", "grpo", "sdar.no.such=1", *LENGTH], "what all arms share does not compose"),
         (["--arm", "odd=method=sdar sdar.distillation.beta=-1", *LENGTH], "arm odd: .*beta"),
+        (["--arm", "leaks=++sdar.api_key=abc", *LENGTH], "arm leaks: sdar.api_key: a secret"),
+        (["--methods", "grpo", "++sdar.api_key=abc", *LENGTH], "what all arms share: sdar.api_key: a secret"),
         (["--arm", "a=env.valid_split=x", "--arm", "b=env.valid_split=y", *LENGTH], "arm b evaluates another panel"),
     ],
 )

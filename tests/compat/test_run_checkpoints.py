@@ -1,11 +1,13 @@
 """When a run saves beside verl's rhythm, and when it stops for its machine's sake."""
 
 import time
+import zipfile
 from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
+from sdar_verl.checkpoints import complete_steps
 from sdar_verl.compat.run_checkpoints import RunCheckpoints, forget
 from sdar_verl.errors import ConfigError
 from sdar_verl.plan.cost import best_interval
@@ -149,3 +151,17 @@ def test_what_does_not_go_together(tmp_path, path, value, says):
     OmegaConf.update(both, path, value)
     with pytest.raises(ConfigError, match=says):
         check_checkpoints(OmegaConf.to_container(both), wanted)
+
+
+@pytest.mark.parametrize("step, left", [(0, []), (2, [1, 2])])
+def test_checkpoints_of_later_steps_than_the_start_are_put_away(run, tmp_path, capsys, step, left):
+    for number in (1, 2, 3):
+        folder = tmp_path / "checkpoints" / f"global_step_{number}"
+        (folder / "actor").mkdir(parents=True)
+        (folder / "actor" / "model.pt").write_bytes(b"weights")
+        with zipfile.ZipFile(folder / "data.pt", "w") as archive:
+            archive.writestr("data.pkl", "order")
+    run(step=step)
+    assert complete_steps(tmp_path / "checkpoints") == left
+    assert complete_steps(tmp_path / "checkpoints" / "earlier-1") == [n for n in (1, 2, 3) if n not in left]
+    assert "checkpoints of later steps were moved to" in capsys.readouterr().out

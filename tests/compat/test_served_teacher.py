@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +17,10 @@ import torch
 from sdar_verl.agent.rows import Row
 from sdar_verl.compat.rollout_teacher import engine_gaps
 from sdar_verl.compat.served_teacher import FILE, ServedTeacher
+from sdar_verl.compat.teacher_pool import _answers
 from sdar_verl.compat.teacher_scoring import ScoredRow, Scores
 from sdar_verl.errors import SdarError
+from sdar_verl.served_client import check_remote_teacher
 from sdar_verl.settings import Settings
 from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
 from sdar_verl.teacher.remote import fingerprint_of
@@ -53,9 +57,11 @@ def never(rows):
     raise AssertionError("not to be asked")
 
 
-def start(settings, initial=None, fallback=never):
+def start(settings, initial=None, fallback=never, step=0):
     urls = settings.teacher.remote.endpoints
-    return ServedTeacher(settings, Cutter(), urls, TOKEN, least=20, initial=initial, ranks=2, fallback=fallback)
+    return ServedTeacher(
+        settings, Cutter(), urls, TOKEN, least=20, initial=initial, ranks=2, step=step, fallback=fallback
+    )
 
 
 def scored_rows():
@@ -99,16 +105,36 @@ def test_a_run_that_goes_on_asks_for_the_teacher_it_began_with(tmp_path, server)
     external = settings_of(tmp_path, [server], model_path="another/model")
     start(external, never)
     server.seed = 4
-    with pytest.raises(TeacherRejected, match="its weights are others"):
-        start(external, never)
+    with pytest.raises(TeacherRejected, match="weights are others.*began with the teacher of .*_fingerprint"):
+        start(external, never, step=3)
+    start(external, never)  # from step 0 nothing was learned from the other one
+    start(external, never, step=3)
     server.seed = 0
     start(external, never)
     (tmp_path / FILE).unlink()
     with pytest.raises(TeacherRejected, match="goes on without its teacher_fingerprint.json"):
-        start(settings_of(tmp_path, [server]), None)
+        start(settings_of(tmp_path, [server]), None, step=3)
     fingerprint_of(Cutter(3)).with_scores([-1.0] * 47).save(tmp_path / FILE)
     with pytest.raises(TeacherRejected, match="began with another tokenizer"):
-        start(external, never)
+        start(external, never, step=3)
+
+
+def test_a_run_that_goes_on_may_start_while_its_teacher_is_away(tmp_path, server, capsys):
+    settings = settings_of(tmp_path, [server], on_failure="skip")
+    start(settings, engine())
+    written = (tmp_path / FILE).stat().st_mtime_ns
+    server.stop()
+    with pytest.raises(TeacherUnavailable, match="no teacher server can be used"):
+        start(settings, engine())
+    with pytest.raises(TeacherUnavailable, match="placement=remote"):
+        check_remote_teacher(settings, Cutter(), 5)
+    check_remote_teacher(settings, Cutter(), 5, resumed=True)
+    teacher = start(settings, step=3)
+    assert "going on without the teacher as long as" in capsys.readouterr().out
+    assert teacher(scored_rows()).metrics["sdar/teacher_remote/skipped"] == 1
+    server.start()
+    assert teacher(scored_rows()).metrics["sdar/teacher_remote/skipped"] == 0
+    assert (tmp_path / FILE).stat().st_mtime_ns == written, "written again"
 
 
 @pytest.mark.parametrize("policy", ["skip", "fallback", "wait"])
@@ -178,3 +204,23 @@ def test_a_rollout_score_that_cannot_be_right_ends_the_run(row, changes, why):
 def test_the_fingerprint_file_is_plain(tmp_path, server):
     start(settings_of(tmp_path, [server]), engine())
     assert set(json.loads((tmp_path / FILE).read_text())) == {"cuts", "log_probs"}
+
+
+def test_a_server_of_the_runs_own_is_asked_without_proxies(monkeypatch):
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{service.server_port}/health"
+        assert _answers(url)
+        service.shutdown()
+    assert not _answers(url)

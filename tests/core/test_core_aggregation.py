@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sdar_verl.core.aggregation import MODES, aggregate
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 5),

@@ -18,7 +18,7 @@ CASES = {
     "density": st.sampled_from([0.0, 0.2, 0.7, 1.0]),
     "scale": st.sampled_from([1e-4, 0.3, 3.0, 60.0]),
 }
-SETTINGS = settings(max_examples=60, deadline=None)
+SETTINGS = settings(max_examples=60)
 
 
 def run(student, teacher, mask, *, coef=1.0, dtype=torch.float64, config=None, **kwargs):

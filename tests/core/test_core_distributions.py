@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sdar_verl.core.distributions import distribution_divergence
 
-SETTINGS = settings(max_examples=60, deadline=None)
+SETTINGS = settings(max_examples=60)
 CASES = {"seed": st.integers(0, 2**32 - 1), "alpha": st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])}
 
 

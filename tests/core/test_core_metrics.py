@@ -41,7 +41,7 @@ def test_every_number_by_hand():
     assert stats["sdar/gate_hist/0.8..0.9"] == pytest.approx(1 / 6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1), density=st.sampled_from([0.0, 0.5, 1.0]), scale=st.sampled_from([0.1, 1.0, 20.0])
 )

@@ -11,7 +11,7 @@ from sdar_verl.core.gap import as_tokens
 from sdar_verl.core.gates import mean_gate
 
 ROWS, COLUMNS = 4, 6
-SETTINGS = settings(max_examples=40, deadline=None)
+SETTINGS = settings(max_examples=40)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

@@ -137,24 +137,49 @@ def test_opd_is_scored_by_another_model(train, model, tmp_path):
     assert checked > 0, "teacher and student think alike: this test could not fail"
 
 
-def test_skill_sd_on_gigpo(train):
-    _, data = train_with(train, "skill_sd", {"method": "skill_sd", "sdar.step_groups.weight": 1.0})
+def test_skill_sd_on_gigpo_scored_by_the_rollout_engine(train, model):
+    """The engine's gaps are those that Hugging Face's model gives, though the trainer's scores are none of its."""
+    run, data = train_with(train, "skill_sd", {
+        "method": "skill_sd",
+        "sdar.step_groups.weight": 1.0,
+        "sdar.teacher.placement": "rollout",
+        "sdar.record.token_episodes": 2,
+        "actor_rollout_ref.rollout.temperature": 1.0,
+        "actor_rollout_ref.actor.optim.lr": 0.0,
+    })  # fmt: skip
     assert data["sdar/loss"] > 0, "k3 is never negative"
     assert data["sdar/lambda"] == 0.001 and data["sdar/gate_mean"] == 1.0
     assert data["step_groups/size_mean"] > 1.0, "the first turns of a group begin alike"
     assert 0.0 <= data["step_groups/alone_share"] < 1.0
+    assert data["sdar/teacher_rollout/episode_seconds"] > 0 and data["sdar/taught_share"] == 1.0
+    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
+    widest = 0.0
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        turn = record.turns[0]
+        teacher, student = (
+            distribution(network, tokenizer, prompt, turn.response_ids, 1.0).log()
+            for prompt in (record.teacher_prompt, record.student_prompt)
+        )
+        gap = (teacher - student)[range(len(turn.response_ids)), turn.response_ids].tolist()
+        assert turn.gap == pytest.approx(gap, abs=1e-4)
+        widest = max(widest, *map(abs, gap))
+    assert widest > 1e-3, "the prompts make no difference: this test could not fail"
 
 
 def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, service_token):
     """RLSD with the plainest part, so that the advantages that verl trained on can be recognised.
 
-    Episodes are played at an environment service, and the teacher is shown each task's own solution.
+    Episodes are played at an environment service; the teacher is shown each task's own solution, and scores at a server
+    that the run starts.
     """
     with ServiceProcess(
         "--workers", "1", "--set", f"data_root={games}", "--set", "max_steps=3", env="alfworld", token=TOKEN
     ) as service:
-        _, data = train_with(train, "rlsd", {
+        run, data = train_with(train, "rlsd", {
             "method": "rlsd",
+            "sdar.teacher.placement": "server",
+            "sdar.teacher.remote.probe_tolerance": 0.001,
+            "actor_rollout_ref.rollout.temperature": 1.0,
             "env.service.endpoints": f"[{service.url}]",
             "env.service.token_file": service_token,
             "sdar.context.parts": "[reference]",
@@ -170,6 +195,8 @@ def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, s
     assert data["critic/advantages/mean"] == pytest.approx(data["sdar/advantage_change"], rel=1e-4)
     assert data["sdar/advantage_change"] != 0.0 and data["actor/grad_norm"] > 0
     assert "sdar/gate_mean" not in data and "sdar/loss" not in data
+    assert data["sdar/teacher_remote/rows"] > 0 and data["sdar/teacher_remote/servers_usable"] == 1
+    assert json.loads((run.run_dir / "teacher_fingerprint.json").read_text())["log_probs"]
 
 
 def test_skill_grpo_shows_the_student_skills_in_training_alone(train):

@@ -20,8 +20,8 @@ TEMPERATURE = 0.8
 SAME_WEIGHTS = 1e-4  # nats; float32 in both, other order of sums
 
 
-def test_sdar_with_step_rows_from_start_to_resume(train, model):
-    """Guards one run's files, its teacher's numbers, what it leaves behind, and going on from its checkpoint."""
+def test_sdar_with_step_rows(train, model):
+    """Guards one run's files, its teacher's numbers, and what it leaves behind."""
     overrides = {
         "trainer.save_freq": 1,
         "actor_rollout_ref.rollout.temperature": TEMPERATURE,
@@ -34,7 +34,7 @@ def test_sdar_with_step_rows_from_start_to_resume(train, model):
     assert run.wait() == 0, run.tail()
     assert run.left() == []
 
-    first = _check_metrics(run, steps=[0, 1, 2])
+    _check_metrics(run, steps=[0, 1, 2])
     _check_episodes(run, steps=[0, 1, 2])
     _check_tokens(run, model, {1: None, 2: run.run_dir / "checkpoints" / "global_step_1"})
     settings = yaml.safe_load((run.run_dir / "config.yaml").read_text())
@@ -45,16 +45,6 @@ def test_sdar_with_step_rows_from_start_to_resume(train, model):
     played = list(read_records(run.run_dir / "episodes" / "val.jsonl", EpisodeRecord))
     for step in (0, 1, 2):
         assert sorted(e.task_id for e in played if e.step == step) == sorted(task.id for task in panel.tasks)
-    earlier = {name: run.lines(name) for name in ("metrics.jsonl", "episodes/train.jsonl", "episodes/val.jsonl")}
-
-    again = train("run", {**overrides, "trainer.total_training_steps": 3})
-    assert again.wait() == 0, again.tail()
-    assert again.left() == []
-    assert "going on from the checkpoint of step 2" in again.log.read_text()
-    for name, lines in earlier.items():
-        assert again.lines(name)[: len(lines)] == lines, f"{name} changed what it said before"
-    assert _check_metrics(again, steps=[0, 1, 2, 3])[: len(first)] == first
-    _check_episodes(again, steps=[0, 1, 2, 3])
 
 
 def _check_metrics(run, steps):
@@ -71,7 +61,6 @@ def _check_metrics(run, steps):
         for histogram in ("gap_hist", "gate_hist"):
             shares = [value for name, value in data.items() if name.startswith(f"sdar/{histogram}/")]
             assert sum(shares) == pytest.approx(1.0)
-    return lines
 
 
 def _check_episodes(run, steps):

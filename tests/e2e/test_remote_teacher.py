@@ -1,11 +1,9 @@
-"""Real runs with the teacher elsewhere: at servers that die and come back as others, or in the rollout engine."""
+"""A real run with teacher servers that die and come back as others; see test_methods.py for the other placements."""
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +79,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
             "sdar.teacher.remote.endpoints": f"[{addresses}]",
             "sdar.teacher.remote.token_file": token,
             "sdar.teacher.remote.on_failure": "skip",
-            "sdar.teacher.remote.patience": 8,
+            "sdar.teacher.remote.patience": 3,  # less than a server takes to start
             "sdar.teacher.remote.probe_tolerance": 0.001,
         })  # fmt: skip
         run.until(run.steps, "first step")
@@ -90,7 +88,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
         servers[1].kill()
         servers[0].launch(other)
         servers[1].launch(model)
-        run.until(lambda: remote(run, "skipped")[-1] == 1, "step without distillation")
+        run.until(lambda: any(remote(run, "skipped")), "step without distillation")
         run.until(lambda: any(remote(run, "rejected")), "answer of the wrong model")
         run.until(lambda: remote(run, "skipped")[-1] == 0, "return of the right one")
         stop(run)
@@ -110,50 +108,3 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
         path for path in run.run_dir.rglob("*") if path.is_file() and path.suffix in (".json", ".yaml", ".jsonl")
     ]
     assert written and not any(TOKEN in path.read_text(errors="replace") for path in [*written, run.log])
-
-
-def test_a_server_of_the_runs_own_that_dies_is_replaced_by_the_reference_until_it_is_back(train, model):
-    """Nothing of it is left behind; the reference's scores are the same ones."""
-    run = train("server", {
-        **LONG,
-        "sdar.teacher.placement": "server",
-        "sdar.teacher.server.restarts": 1,
-        "sdar.teacher.remote.on_failure": "fallback",
-        "sdar.teacher.remote.patience": 8,
-        "sdar.teacher.remote.probe_tolerance": 0.001,
-        "actor_rollout_ref.actor.use_kl_loss": "true",
-        "actor_rollout_ref.actor.kl_loss_coef": 0.0,
-    })  # fmt: skip
-    run.until(run.steps, "first step")
-    (server,) = [p for p in run.named("compat.vllm_server") if p.cmdline()[1:2] == ["-m"]]
-    for process in [*server.children(recursive=True), server]:
-        process.kill()
-    run.until(lambda: remote(run, "fell_back")[-1] == 1, "step with the reference")
-    run.until(lambda: (remote(run, "fell_back")[-1], remote(run, "restarts")[-1]) == (0, 1), "step with a new server")
-    run.note_ports()
-    stop(run)
-    moved = check_frozen(run, model)
-    assert max(moved.values()) > 0.01 and len(moved) >= len(run.steps())
-    assert json.loads((run.run_dir / "teacher_fingerprint.json").read_text())["log_probs"]
-
-
-def test_the_rollout_engine_compares_its_own_scores(train, model):
-    """Its gaps are those that Hugging Face's model gives, though the trainer's scores are none of its."""
-    run = train("rollout", {
-        **{key: value for key, value in LONG.items() if "steps" not in key},
-        "trainer.total_training_steps": 2,
-        "sdar.teacher.placement": "rollout",
-        "actor_rollout_ref.actor.optim.lr": 0.0,
-    })  # fmt: skip
-    assert run.wait() == 0, run.tail()
-    assert run.left() == []
-    widest = 0.0
-    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
-        turn = record.turns[0]
-        student = expected_scores(model, replace(record, teacher_prompt=record.student_prompt))
-        gap = [one - other for one, other in zip(expected_scores(model, record), student, strict=True)]
-        assert turn.gap == pytest.approx(gap, abs=2e-5)
-        widest = max(widest, *map(abs, gap))
-    assert widest > 1e-3, "the prompts make no difference: this test could not fail"
-    for line in run.lines("metrics.jsonl"):
-        assert line["data"]["sdar/teacher_rollout/episode_seconds"] > 0 and line["data"]["sdar/taught_share"] == 1.0

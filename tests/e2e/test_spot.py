@@ -1,9 +1,8 @@
-"""A real run whose machine goes away, twice, and that goes on in an empty folder from S3 alone."""
+"""A real run whose machine goes away, and that goes on in an empty folder from S3 alone."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -32,19 +31,10 @@ SAME = ("actor/entropy", "actor/grad_norm", "sdar/gap_mean", "sdar/gate_mean", "
 
 
 @pytest.fixture
-def place(monkeypatch):
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    found = Place("runs", "alfworld", region="us-east-1", endpoint=f"http://{host}:{port}")
+def place(moto_url, aws_account):
+    found = Place("runs", "alfworld", region="us-east-1", endpoint=moto_url)
     found.connect().create_bucket(Bucket="runs")
-    yield found
-    server.stop()
+    return found
 
 
 @pytest.fixture
@@ -55,44 +45,35 @@ def imds(monkeypatch):
     service.close()
 
 
-def test_two_interruptions_and_the_numbers_of_a_run_without_them(train, place, imds):
-    """First machine: a notice, the step is finished. Second: SIGTERM, the step is abandoned. Third: to the end.
+def test_an_interruption_and_the_numbers_of_a_run_without_it(train, place, imds):
+    """First machine: a notice, and the running step is abandoned. Second: from S3 to the end.
 
-    Guards the exit code, that each machine starts empty and has the run's whole past, that nothing is left over, and
-    that tasks and numbers are those of a run that was never interrupted.
+    Guards the exit code, that the second machine starts empty and has the run's whole past, that nothing is left over,
+    and that tasks and numbers are those of a run that was never interrupted.
     """
     cloud = {**LIKELIEST, "sdar.checkpoints.s3": f"'{place}'"}
     first = train("first", {**cloud, "sdar.spot.imds": "true", "sdar.spot.poll_seconds": 0.2,
-                            "trainer.total_training_steps": 1000})  # fmt: skip
+                            "sdar.spot.on_notice": "abandon", "trainer.total_training_steps": 1000})  # fmt: skip
     first.until(lambda: len(first.steps()) >= 2, "two steps")
     imds.answers[ACTION] = INTERRUPTION
-    assert first.wait(120) == 75, first.tail()
+    assert first.wait(300) == 75, first.tail()
     assert first.left() == []
-    done = first.steps()[-1]
-    assert f"goes on from the checkpoint of step {done}" in first.log.read_text(), first.tail()
-    assert [entry.step for entry in RemoteCheckpoints(place).entries()] == [done]
+    kept = first.steps()[-1]
+    assert f"goes on from the checkpoint of step {kept}" in first.log.read_text(), first.tail()
+    assert [entry.step for entry in RemoteCheckpoints(place).entries()] == [kept]
 
-    second = train("second", {**cloud, "sdar.spot.sigterm": "true", "sdar.spot.on_notice": "abandon",
-                              "trainer.total_training_steps": 1000})  # fmt: skip
-    second.until(lambda: second.steps() and second.steps()[-1] > done, "a step more")
-    second.signal(signal.SIGTERM)
-    assert second.wait(120) == 75, second.tail()
-    assert second.left() == []
-    assert second.lines("metrics.jsonl")[:done] == first.lines("metrics.jsonl")
-    kept = second.steps()[-1]
-    assert [entry.step for entry in RemoteCheckpoints(place).entries()] == [done, kept]
+    second = train("second", {**cloud, "trainer.total_training_steps": kept + 2})
+    assert second.wait() == 0, second.tail()
+    assert second.left() == [] and second.steps() == list(range(1, kept + 3))
+    assert second.lines("metrics.jsonl")[:kept] == first.lines("metrics.jsonl")
+    assert json.loads((second.run_dir / "run.json").read_text())["start"] == 2
 
-    third = train("third", {**cloud, "trainer.total_training_steps": kept + 1})
-    assert third.wait() == 0, third.tail()
-    assert third.left() == [] and third.steps() == list(range(1, kept + 2))
-    assert json.loads((third.run_dir / "run.json").read_text())["start"] == 3
-
-    plain = train("plain", {**LIKELIEST, "trainer.total_training_steps": kept + 1})
+    plain = train("plain", {**LIKELIEST, "trainer.total_training_steps": kept + 2})
     assert plain.wait() == 0, plain.tail()
-    assert _tasks(third) == _tasks(plain)
-    for one, other in zip(third.lines("metrics.jsonl"), plain.lines("metrics.jsonl"), strict=True):
+    assert _tasks(second) == _tasks(plain)
+    for one, other in zip(second.lines("metrics.jsonl"), plain.lines("metrics.jsonl"), strict=True):
         for name in SAME:
-            assert one["data"][name] == pytest.approx(other["data"][name], rel=1e-3, abs=1e-5), (one["step"], name)
+            assert one["data"][name] == pytest.approx(other["data"][name], rel=1e-2, abs=1e-4), (one["step"], name)
     entropies = [line["data"]["actor/entropy"] for line in plain.lines("metrics.jsonl")]
     assert max(entropies) - min(entropies) > 0.01, "the weights hardly change: this test could not fail"
 

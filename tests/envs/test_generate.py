@@ -131,7 +131,7 @@ def test_verify_catches_a_walkthrough_that_does_not_win(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["good", "good.manifest.json"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**9),
     task_type=st.sampled_from(TASK_TYPES),

@@ -111,7 +111,7 @@ def test_a_repeated_word_counts_as_often(index, engine):
 def test_any_text_is_a_query(index, engine):
     retriever = open_retriever({"engine": engine, "index": str(index)})
 
-    @limits(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @limits(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(st.text(max_size=80))
     def ask(query):
         (hits,) = retriever.search([query], 3)
@@ -150,7 +150,7 @@ def test_an_index_belongs_to_one_corpus_and_must_be_whole(tmp_path):
 
 
 def test_names_are_registered_once():
-    assert names() == ["bm25s", "dense", "http", "tantivy"]
+    assert names() == ["bedrock", "bm25s", "dense", "http", "kendra", "tantivy"]
     register("bm25s", "sdar_envs.search_qa.retrievers.bm25s")
     with pytest.raises(RetrieverError, match="already registered"):
         register("bm25s", "elsewhere")
@@ -191,7 +191,7 @@ def test_a_broken_archive_is_refused(tmp_path):
         list(read_corpus([tmp_path / "a.jsonl.gz"]))
 
 
-@limits(max_examples=30, deadline=None)
+@limits(max_examples=30)
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(min_size=1, max_size=30)), min_size=1, max_size=8))
 def test_a_store_gives_back_what_it_was_given(rows):
     passages = [Passage(*row) for row in rows]

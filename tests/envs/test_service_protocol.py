@@ -212,7 +212,7 @@ NEARLY = st.fixed_dictionaries(
 FRAMES = st.text(max_size=200) | st.binary(max_size=200) | (JSON | NEARLY).map(json.dumps)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frames=st.lists(FRAMES, min_size=1, max_size=12))
 def test_whatever_is_sent_gets_an_answer_or_the_connection_ends(service, frames):
     async def send():

@@ -74,7 +74,7 @@ def test_skips_what_the_original_skips(tmp_path):
     assert [product.asin for product in read_products(files, limit=3)] == ["B1"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.text(min_size=0, max_size=30), min_size=1, max_size=6), st.integers(1, 60), st.sampled_from([None, 1])
 )

@@ -51,14 +51,14 @@ def test_long_words_are_cut():
     assert [len(term) for term in analyse("7" * 600)] == [255, 255, 90]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text("abZ1 2._':;,-!\n\"#*", max_size=20))
 def test_the_quick_pattern_for_ascii_finds_the_same_words(text):
     slow = [word.group() for word in analyser._UNICODE.finditer(text)]
     assert analyser._words(text) == [word for word in slow if word.strip("_")]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60))
 def test_any_text_has_terms_or_none(text):
     assert all(term for term in analyse(text))

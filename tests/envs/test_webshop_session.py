@@ -145,7 +145,7 @@ def test_options_on_the_last_page_are_safe_json():
     assert json.loads(chosen) == {"a": "<b> & \u00e9", "z": "18''x18''"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(st.text(max_size=30), st.integers(0, 400)), max_size=30), st.integers(0, 100))
 def test_any_actions_leave_a_page(actions, index):
     """Numbers choose something clickable, texts are played as they are."""

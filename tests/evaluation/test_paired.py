@@ -47,7 +47,7 @@ def test_one_seed_is_the_bootstrap_over_tasks():
 
 
 @given(outcomes, st.integers(0, 100))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_t_test_is_scipys_and_swapping_the_arms_changes_the_sign(a, seed):
     a = np.asarray(a)
     b = np.random.default_rng(seed).random(a.shape)

@@ -49,7 +49,7 @@ def test_expected_time_is_that_of_simulated_runs(interval, save, mtbf):
     assert abs(cost.expected_seconds(work, interval, save, restart, mtbf) - mean) < 4 * error / math.sqrt(len(runs))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.floats(1, 600), st.floats(HOUR, 200 * HOUR), st.floats(0.2, 5))
 def test_no_other_interval_is_much_better(save, mtbf, factor):
     best = cost.best_interval(save, mtbf)

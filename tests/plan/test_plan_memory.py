@@ -172,13 +172,13 @@ def never_more(smaller, larger):
     assert all(small[phase] <= large[phase] * (1 + 1e-12) for phase in small), (small, large)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JOBS)
 def test_more_shards_never_take_more(job):
     never_more(job.with_(gpus=2 * job.gpus, shards=2 * job.gpus), job)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JOBS, st.integers(0, 30_000), st.integers(0, 4096))
 def test_longer_contexts_and_micro_batches_never_take_less(job, tokens, answer):
     longer = job.with_(
@@ -188,7 +188,7 @@ def test_longer_contexts_and_micro_batches_never_take_less(job, tokens, answer):
     never_more(job, longer)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JOBS)
 def test_each_saving_saves(job):
     never_more(job.with_(sleeps=True), job)
@@ -200,7 +200,7 @@ def test_each_saving_saves(job):
     never_more(job.with_(entropy=False), job)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(JOBS)
 def test_every_part_is_named_and_positive(job):
     found = memory.estimate(job, 80 * GIB)

@@ -78,7 +78,7 @@ def test_a_proposal_that_fits_fits():
                                  host.estimate(change.job, TOKENS)).ok, overrides  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(JOBS, st.sampled_from(list(CATALOGUE.instances)))
 def test_a_solution_fits_and_names_every_change(job, name):
     place = CATALOGUE.get(name)

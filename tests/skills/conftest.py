@@ -9,24 +9,9 @@ from sdar_verl.skills.dynamodb import SkillTable
 _tables = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def moto_url():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def dynamo(moto_url, monkeypatch):
+def dynamo(moto_url, aws_account):
     """A faulty DynamoDB service that does no harm yet; credentials for it are set."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     service = FaultyDynamo(moto_url)
     yield service
     service.close()

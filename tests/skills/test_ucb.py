@@ -54,7 +54,7 @@ def choose(run_dir, step, task_type="look", c=1.0):
 # --- statistics ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_counts_and_sums_are_those_of_a_plain_count(played):
     found = follow(played)
@@ -69,14 +69,14 @@ def test_counts_and_sums_are_those_of_a_plain_count(played):
             assert abs(Fraction(tally.total) - exact) <= Fraction(1e-15) * sum(map(abs, map(Fraction, own))) * 8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps, st.randoms(use_true_random=False))
 def test_the_order_of_a_steps_episodes_changes_nothing(played, shuffle):
     mixed = [shuffle.sample(episodes, len(episodes)) for episodes in played]
     assert follow(mixed) == follow(played)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(steps, st.integers(0, 6))
 def test_saved_and_loaded_anywhere_goes_on_the_same(tmp_path_factory, played, at):
     folder = tmp_path_factory.mktemp("statistics")

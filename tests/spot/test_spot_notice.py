@@ -1,22 +1,26 @@
 """How the end of a machine is heard: the metadata service, SIGTERM, and the word that is left for the trainer."""
 
+import http.client
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 from fake_imds import ACTION, INTERRUPTION, REBALANCE, FakeImds
 
-from sdar_verl import train
-from sdar_verl.errors import ConfigError
-from sdar_verl.spot import SpotStop
+from sdar_verl import launch, train
+from sdar_verl.errors import ConfigError, SdarError
+from sdar_verl.spot import SpotStop, notice
 from sdar_verl.spot.ending import Ending
 from sdar_verl.spot.imds import VARIABLE, Metadata, MetadataError, Watcher
 from sdar_verl.spot.notice import SAVE, STOP, NoticeBox
+from sdar_verl.storage.errors import StorageError, StorageUnreachable
 from sdar_verl.storage.settings import SpotSettings
+from sdar_verl.teacher.errors import TeacherUnavailable
 
 
 @pytest.fixture
@@ -158,3 +162,81 @@ def test_the_exit_code_comes_through_rays_wrapping(monkeypatch, capsys):
         train._main.__wrapped__({})
     assert end.value.code == 75
     assert capsys.readouterr().err == "sdar: stopped for its machine's sake: SIGTERM; goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(StorageUnreachable("S3 away"), 69), (TeacherUnavailable("nobody"), 69), (StorageError("no bucket"), 2)],
+)
+def test_what_may_be_reached_later_has_its_own_exit_code(monkeypatch, capsys, error, code):
+    def run(config):
+        raise error
+
+    monkeypatch.setattr(train, "run", run)
+    with pytest.raises(SystemExit) as end:
+        train._main.__wrapped__({})
+    assert end.value.code == code and str(error) in capsys.readouterr().err
+
+
+def test_a_wish_to_save_never_takes_the_place_of_a_stop_that_came_meanwhile(tmp_path, monkeypatch):
+    box, write = NoticeBox(tmp_path), notice.write_atomic
+
+    def interrupted(path, text):  # SIGTERM between the look and the write
+        monkeypatch.setattr(notice, "write_atomic", write)
+        assert box.put(STOP, "SIGTERM")
+        write(path, text)
+
+    monkeypatch.setattr(notice, "write_atomic", interrupted)
+    box.put(SAVE, "rebalance")
+    assert box.look().action == STOP
+    box.clear()
+    assert box.look() is None
+
+
+def test_neither_a_cut_answer_nor_a_full_disk_ends_the_watching(imds):
+    heard, said, harm = [], [], [OSError(28, "No space left"), None]
+
+    def notify(action, why):
+        if (error := harm.pop(0) if harm else None) is not None:
+            raise error
+        heard.append(action)
+
+    metadata = Metadata()
+    watcher = Watcher(notify, on_rebalance="save", poll_seconds=0.02, metadata=metadata, say=said.append)
+    whole = metadata._open
+
+    class Cut:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def read(self):
+            raise http.client.IncompleteRead(b"{", 10)
+
+    metadata._open = lambda *args, **kwargs: Cut()
+    until(lambda: said)
+    metadata._open = whole
+    imds.answers[ACTION] = INTERRUPTION
+    assert until(lambda: heard)[0] == STOP
+    watcher.close()
+    assert "IncompleteRead" in said[0] or "cannot be reached" in said[0]
+
+
+@pytest.mark.parametrize(("error", "kept"), [(SpotStop("gone"), False), (SdarError("crash"), True)])
+def test_rays_logs_are_kept_of_a_crash_and_not_of_a_stop(tmp_path, monkeypatch, error, kept):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(type(error)), launch._scratch(tmp_path / "run") as folder:
+        (folder / "ray" / "session_latest" / "logs").mkdir(parents=True)
+        (folder / "ray" / "session_latest" / "logs" / "worker.log").write_text("x")
+        raise error
+    assert (tmp_path / "run" / "ray-logs").exists() == kept
+
+
+def test_logs_that_cannot_be_copied_do_not_hide_the_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "run").write_text("a file where the run's folder should be")
+    with pytest.raises(SdarError, match="crash"), launch._scratch(tmp_path / "run") as folder:
+        (folder / "ray" / "session_latest" / "logs").mkdir(parents=True)
+        raise SdarError("crash")

@@ -9,25 +9,10 @@ from sdar_verl.storage.place import Place
 _places = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def moto_s3_url():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3(moto_s3_url, monkeypatch):
+def s3(moto_url, aws_account):
     """A faulty S3 service that does no harm yet; credentials for it are set."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    service = FaultyS3(moto_s3_url)
+    service = FaultyS3(moto_url)
     yield service
     service.close()
 

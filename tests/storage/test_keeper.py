@@ -68,6 +68,25 @@ def test_what_waits_for_its_upload_stays_and_the_middle_is_passed_over(start, s3
     assert complete_steps(run.root) == [3]
 
 
+def test_retention_never_takes_what_was_just_kept_nor_prefers_another_runs(start, tmp_path):
+    other = start("run", place=None)
+    for step in (50, 60):
+        save_checkpoint(other.root, step)
+        other.keeper.saved(step)
+        other.until(lambda step=step: read_local(other.root / f"global_step_{step}") is not None)
+    other.keeper.close()
+    RunIdentity.new().after(0).write(tmp_path / "run")  # what resume_mode=disable writes
+    run = start("run", keep_local=1)
+    assert run.newest is None, "another run's checkpoints were taken"
+    assert any("steps 50, 60 are another run's; moved to" in text for text in run.said)
+    assert complete_steps(run.root / "earlier-1") == [50, 60]
+    save_checkpoint(run.root, 70)  # nothing tells whose it is
+    run.save(1)
+    run.uploaded(1)
+    run.keeper.close()
+    assert 1 in complete_steps(run.root)
+
+
 def test_records_of_a_slow_upload_outlive_the_next_steps(start, s3, place):
     run = start("first", keep=3)
     s3.delay = 0.3
@@ -104,7 +123,7 @@ def test_an_upload_that_never_succeeds_leaves_what_is_there(start, s3, place, mo
     assert run.keeper.close() is False
     assert any("step 3 is on this machine alone" in text for text in run.said)
     assert [entry.step for entry in RemoteCheckpoints(place).entries()] == [1]
-    assert complete_steps(run.root) == [3]
+    assert complete_steps(run.root) == [1, 2, 3], "what lies here may be all there is"
     s3.fail.clear()
     assert start("second").newest == 1
     assert start("first").newest == 3, "the machine that saved it has the newer one"
@@ -116,7 +135,7 @@ def test_no_s3_at_all_does_not_stop_the_run(start, s3, place, monkeypatch):
     s3.close()
     run.save(1)
     run.until(lambda: run.keeper.metrics()["checkpoint/upload_pending"] == 0)
-    assert run.keeper.metrics()["checkpoint/upload_failures"] == 3 and run.newest == 1
+    assert run.keeper.metrics()["checkpoint/upload_failures"] >= 3 and run.newest == 1
     assert any("cannot be reached" in text for text in run.said)
 
 
@@ -128,7 +147,7 @@ def test_a_stop_with_little_time_gives_up_and_says_so(start, s3):
     run.save(2)
     began = time.monotonic()
     assert run.keeper.close(timeout=0.3) is False
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 25
     assert any("did not come to its end" in text for text in run.said)
     s3.delay = 0
     assert start("second").newest == 1
@@ -195,6 +214,14 @@ def test_leftovers_of_killed_uploads_are_swept_by_the_next_start(start, place):
     assert stray not in keys and own in keys
     uploads = remote.client.list_multipart_uploads(Bucket=place.bucket)["Uploads"]
     assert [upload["Key"] for upload in uploads] == [f"{own}.part"]
+
+
+def test_without_the_right_to_sweep_uploads_go_on(start, s3):
+    run = start("first")
+    s3.fail.append((r"GET .*\?.*uploads", 403, "AccessDenied", 10**6))
+    run.save(1)
+    run.uploaded(1)
+    assert any("cannot be removed" in text and "s3:ListBucketMultipartUploads" in text for text in run.said), run.said
 
 
 def test_another_run_never_enters_the_place(start, tmp_path):

@@ -1,6 +1,6 @@
 """What a start goes on from, whatever happened to the checkpoints on both sides."""
 
-import json
+import errno
 import os
 import random
 import re
@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 from s3_service import content_of, record, save_checkpoint
@@ -16,7 +18,7 @@ from s3_service import content_of, record, save_checkpoint
 from sdar_verl import host
 from sdar_verl.checkpoints import complete_steps
 from sdar_verl.errors import ConfigError
-from sdar_verl.storage.errors import StorageError
+from sdar_verl.storage.errors import StorageError, StorageUnreachable
 from sdar_verl.storage.place import Place
 from sdar_verl.storage.remote import RemoteCheckpoints
 
@@ -133,11 +135,15 @@ def test_s3_that_cannot_be_reached_is_no_reason_to_begin_anew(start, s3, monkeyp
     run.uploaded(1)
     run.keeper.close()
     s3.fail.append(("GET", 503, "ServiceUnavailable", 10**6))
-    with pytest.raises(StorageError, match="ServiceUnavailable"):
+    with pytest.raises(StorageUnreachable, match="ServiceUnavailable"):
+        start("second")
+    s3.fail[:] = [("GET", 400, "ExpiredToken", 10**6)]
+    with pytest.raises(StorageUnreachable, match="ExpiredToken"):
         start("second")
     s3.fail[:] = [("GET .*rank_0", 403, "AccessDenied", 10**6), ("HEAD .*rank_0", 403, "AccessDenied", 10**6)]
-    with pytest.raises(StorageError, match="403|AccessDenied"):
+    with pytest.raises(StorageError, match="403|AccessDenied") as refused:
         start("second")
+    assert not isinstance(refused.value, StorageUnreachable), "the same again would end the same"
     s3.fail.clear()
     assert start("second").newest == 1
 
@@ -212,6 +218,46 @@ def test_a_fetch_that_is_killed_goes_on_where_it_was(start, s3, place, tmp_path)
     assert [path.name for path in second.root.iterdir()] == ["global_step_1"]
 
 
+def test_temporary_files_of_a_killed_fetch_neither_count_nor_come_along(start, monkeypatch):
+    run = start("first")
+    run.save(1)
+    run.uploaded(1)
+    entry = RemoteCheckpoints(run.settings.place).entries()[0]
+    second = run.dir.parent / "second"
+    strays = [
+        second
+        / "checkpoints"
+        / f".restore-{entry.name}"
+        / "checkpoint"
+        / "actor"
+        / "model_world_size_2_rank_0.pt.0a1b",
+        second / f".restore-{entry.name}" / "records" / "panel.json.0a1b",
+        second / ".restore-older" / "records" / "panel.json",
+    ]
+    for stray in strays:
+        stray.parent.mkdir(parents=True)
+        stray.write_bytes(b"x" * 10_000)
+    again = start("second")
+    assert content_of(again.root / "global_step_1") == content_of(run.root / "global_step_1")
+    assert not [path for path in second.rglob("*") if path.name.startswith(".restore-") or path.name.endswith(".0a1b")]
+
+
+def test_checkpoints_may_lie_on_another_file_system(start, monkeypatch):
+    run = start("first")
+    run.save(1)
+    run.uploaded(1)
+    replace = os.replace
+
+    def between_two(source, target):
+        if ("checkpoints" in str(source)) != ("checkpoints" in str(target)):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", between_two)
+    second = start("second")
+    assert second.newest == 1 and (second.dir / "metrics.jsonl").exists()
+
+
 SAVE = """
 import sys
 from pathlib import Path
@@ -277,18 +323,29 @@ def test_whatever_happens_the_newest_sound_checkpoint_is_there(s3, place, tmp_pa
     assert sealed_before > 0 and start(f"machine{clock}").newest >= sealed_before
 
 
-def test_the_order_is_that_of_steps_whatever_the_clocks_say(start, place):
+def test_the_order_is_that_of_steps_whatever_the_clocks_say(start, place, monkeypatch):
     run = start("first", keep=3)
-    for step, clock in ((9, "2031-01-01T00:00:00+00:00"), (10, "1999-01-01T00:00:00+00:00")):
+    for step, year in ((9, 2031), (10, 1999)):
+        clock = SimpleNamespace(now=lambda zone, year=year: datetime(year, 1, 1, tzinfo=zone))
+        monkeypatch.setattr("sdar_verl.storage.keeper.datetime", clock)
         run.save(step)
         run.uploaded(step)
-        manifest = json.loads((run.root / f"global_step_{step}" / "checkpoint.json").read_text())
         os.utime(run.root / f"global_step_{step}", (0, 0) if step == 10 else None)
-        assert manifest["saved"] != clock
+    remote = RemoteCheckpoints(place)
+    assert [remote.read(entry).saved[:4] for entry in remote.entries()] == ["2031", "1999"]
     shutil.rmtree(run.root)
     record(run.dir, 10)
     assert start("second").newest == 10
     assert start("first").newest == 10, "the machine's own files are there, and the checkpoint is fetched"
+
+
+def test_a_wrong_clock_is_said(start, s3):
+    run = start("first")
+    run.save(1)
+    run.uploaded(1)
+    s3.fail.append(("GET", 403, "RequestTimeTooSkewed", 10**6))
+    with pytest.raises(StorageError, match="RequestTimeTooSkewed.*clock of this machine is wrong"):
+        start("second")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_two_servers_with_different_weights_are_not_one_teacher(servers):
     two.seed = 1
     with pytest.raises(TeacherRejected, match="its weights are others"):
         client(one, two).check()
+    one.pause = two.pause = 0.05  # the quicker one must not have finished before the other is asked
     teacher, sent = client(one, two), rows(30)
     scores = teacher.score(sent)
     assert scores in ([right(row) for row in sent], [right(row, 1) for row in sent]), "of one of them, never of both"
@@ -198,11 +199,24 @@ def test_minus_infinity_is_told_and_not_clamped(servers):
 # --- servers that come and go -----------------------------------------------------------------------------------------
 
 
+def after_answers(server, count, call):
+    """`call`, in a thread of its own, once `server` has scored `count` more rows."""
+    left = [count]
+
+    def answer(body, found):
+        left[0] -= 1
+        if left[0] == 0:
+            threading.Thread(target=call, daemon=True).start()
+        return found
+
+    server.answer = answer
+
+
 def test_a_server_that_goes_away_in_the_middle_costs_nothing_but_time(servers):
     one, two = servers(2)
     one.pause = two.pause = 0.02
     teacher, sent = client(one, two, concurrency=2), rows(150)
-    threading.Timer(0.4, one.stop).start()
+    after_answers(one, 20, one.stop)
     assert teacher.score(sent) == [right(row) for row in sent]
     assert teacher.counts.lost == 1 and [e.good for e in teacher.endpoints] == [False, True]
     one.start()
@@ -217,8 +231,13 @@ def test_waiting_for_a_server_that_comes_back(servers):
     (server,) = servers(1)
     server.pause = 0.02
     teacher, sent = client(server, concurrency=2, patience=Patience(3.0, 3.0, 30.0, 3, 0.0)), rows(60)
-    threading.Timer(0.3, server.stop).start()
-    threading.Timer(1.5, server.start).start()
+
+    def away():
+        server.stop()
+        time.sleep(1.5)
+        server.start()
+
+    after_answers(server, 10, away)
     assert teacher.score(sent) == [right(row) for row in sent]
     assert teacher.counts.dark_seconds > 0.3 and teacher.counts.lost >= 1
 
@@ -268,7 +287,7 @@ def test_a_good_answer():
     assert read_scores(GOOD, "m", ROW) == [-0.5, -1.0, -1.5]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_change_to_what_counts_is_refused(data):
     """Whatever replaces a part of a good answer: the same scores, or an error; never a crash or another row's."""

@@ -137,7 +137,7 @@ def test_braces_dollars_and_json_arrive_letter_by_letter(with_default, placement
     assert text in text_of(with_default, TeacherPromptBuilder(with_default, placement).build(USER, [skill(text)]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text(min_size=1), placement=st.sampled_from(PLACEMENTS))
 def test_no_text_adds_a_turn_or_goes_missing(with_default, text, placement):
     builder = TeacherPromptBuilder(with_default, placement, 100_000)
@@ -201,7 +201,7 @@ def test_overflow_raise_leaves_nothing_out(plain):
         TeacherPromptBuilder(plain, max_prompt_length=full - 1, overflow="raise").build(USER, [GENERAL_1, HEAT])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.permutations([GENERAL_1, GENERAL_2, HEAT, COOL]), st.integers(1, 120), st.sampled_from(PLACEMENTS))
 def test_a_built_prompt_is_always_whole_and_fits(plain, skills, limit, placement):
     try:

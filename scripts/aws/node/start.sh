@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
 # Makes a fresh node (Amazon Linux 2023 with NVIDIA's driver) ready and starts the supervisor. Called by the user data of
 # scripts/aws/trainer.yaml as root, once in a node's life; whatever fails here ends the node instead of letting it idle.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 root=$PWD
 set -a
 source /etc/sdar/node.env
 set +a
 
-fail() {
-    echo "sdar: setting up the node failed in line $1" >&2
-    local set_up="$root/.venv/bin/python"
+line=
+give_up() { # CODE: what ended the script; a line is known for a command that failed, not for an unset variable
+    local set_up="$root/.venv/bin/python" why="setting up the node failed with status $1${line:+ in line $line of start.sh}"
+    echo "sdar: $why" >&2
     [[ -x $set_up ]] || set_up=python3
-    "$set_up" scripts/aws/node/supervise.py --give-up "setting up the node failed in line $1 of start.sh"
+    "$set_up" scripts/aws/node/supervise.py --give-up "$why"
 }
-trap 'fail $LINENO' ERR
+# In a function (-E hands the trap on to it) the line of its call says more.
+trap 'line=${BASH_LINENO[0]:-0}; ((line > 0)) || line=$LINENO' ERR
+trap 'code=$?; [[ $code == 0 ]] || give_up "$code"' EXIT
+# Taken away, by an interruption or a shutdown: the next node shall go on.
+trap 'trap - EXIT; exit 143' TERM INT HUP
 
 again() { # COMMAND...: three tries, for what a network does
     local try

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ CHECKPOINTS = "sdar.checkpoints.s3"  # s3://BUCKET/PREFIX
 RUN_DIR = "sdar.run_dir"
 SPOT = ("sdar.spot.imds=true", "sdar.spot.sigterm=true")  # watch the metadata service; SIGTERM is a notice too
 ENDPOINTS, TOKEN_FILE = "env.service.endpoints", "env.service.token_file"
+LAST_WRITTEN = "checkpoints/global_step_*/data.pt"  # a zip file; a checkpoint without it is half written
 DATA_VARIABLES = ("ALFWORLD_DATA", "WEBSHOP_DATA", "SEARCH_QA_DATA")
 ENDED = 0
 INTERRUPTED = 75  # saved what it had; start it again
@@ -31,6 +33,7 @@ HOPELESS = {2: "it refused its settings", 3: "a guard stopped it"}  # the same a
 CRASHES, WINDOW = 4, 3600.0  # so many crashes within so many seconds are too many
 PAUSE = 15.0  # seconds before another start; after a crash twice as long each time
 UPLOAD_SECONDS = 90.0
+LET_GO = 5  # tries; a node that stays by mistake costs
 RECORDS = "records"  # under the run's prefix: everything in the run's folder but checkpoints
 
 
@@ -50,7 +53,10 @@ class Node:
         self._child: subprocess.Popen[bytes] | None = None
 
     def supervise(self) -> int:
-        """Run until the end; 0 if the run has ended well, its status if it will not, 75 if the node is stopped."""
+        """Run until the end; 0 when nothing is left to do here, well or not, 75 if the node is stopped.
+
+        systemd starts whatever ends with another status again, and with it what was given up.
+        """
         crashes: list[float] = []
         while not self._stopped.is_set():
             self._make_room()
@@ -63,14 +69,14 @@ class Node:
                 return 0
             if status in HOPELESS:
                 self.end("failed", f"status {status}: {HOPELESS[status]}")
-                return status
+                return 0
             pause = PAUSE
             if status != INTERRUPTED:
                 now = time.monotonic()
                 crashes = [*(at for at in crashes if now - at < WINDOW), now]
                 if len(crashes) >= CRASHES:
                     self.end("failed", f"status {status}: {len(crashes)} crashes within {WINDOW:g} s")
-                    return status
+                    return 0
                 pause *= 2 ** len(crashes)
             say(f"the run ended with status {status}; it is started again in {pause:g} s")
             self._stopped.wait(pause)
@@ -93,8 +99,10 @@ class Node:
             return
         group = self._variables["SDAR_GROUP"]
         command = ("autoscaling", "set-desired-capacity", "--auto-scaling-group-name", group, "--desired-capacity", "0")
-        if not self._aws(*command):
-            say(f"THE NODE STILL RUNS AND COSTS: set the size of the Auto Scaling group {group} to 0")
+        for _ in range(LET_GO):
+            if self._aws(*command) or self._stopped.wait(PAUSE):
+                return
+        say(f"THE NODE STILL RUNS AND COSTS: set the size of the Auto Scaling group {group} to 0")
 
     def command(self) -> list[str]:
         """The recipe with its overrides; those of the run come last and win.
@@ -123,8 +131,8 @@ class Node:
         return self._child.wait()
 
     def _make_room(self) -> None:
-        """Put a started run without any checkpoint aside: it cannot go on, and there is nothing in it to lose."""
-        if self._run_dir.exists() and not list(self._run_dir.glob("checkpoints/global_step_*")):
+        """Put a started run without a complete checkpoint aside: it cannot go on, and has nothing to lose."""
+        if self._run_dir.exists() and not any(map(zipfile.is_zipfile, self._run_dir.glob(LAST_WRITTEN))):
             number = len(list(self._run_dir.parent.glob(f"{self._run_dir.name}.aside-*"))) + 1
             self._run_dir.rename(self._run_dir.with_name(f"{self._run_dir.name}.aside-{number}"))
 
@@ -174,13 +182,13 @@ def main() -> int:
     node = Node(dict(os.environ), args.settings, Path(__file__).resolve().parents[3])
     if args.give_up is not None:
         node.end("failed", args.give_up)
-        return 1
+        return 0
     signal.signal(signal.SIGTERM, lambda *_: node.stop())
     try:
         return node.supervise()
     except (OSError, RuntimeError, ValueError) as error:
         node.end("failed", str(error))
-        return 1
+        return 0
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ class CpuHttpServer(vLLMHttpServer):
 
     def _post_init(self, cuda_visible_devices: str) -> None:
         os.environ["SDAR_RAY_SESSION"] = ray.get_runtime_context().get_session_name()
+        if self.config.enforce_eager:  # vLLM would compile its sampler all the same: seconds, and a C++ compiler
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         super()._post_init(cuda_visible_devices)
 
 

@@ -40,7 +40,7 @@ class Patience:
 @dataclass
 class Counts:
     """Of one round: rows scored, requests that failed, times that a server was not the teacher, servers that were lost
-    (in the middle of their work), seconds without any server."""
+    (in the middle of their work), seconds without any server once one had failed."""
 
     rows: int = 0
     failed: int = 0
@@ -174,6 +174,7 @@ class _Round:
     async def _watch(self, servers: Sequence[asyncio.Task]) -> None:
         patience = self.teacher._patience
         dark_since: float | None = None
+        looked = time.monotonic()
         while not self.done:
             for server in servers:
                 if server.done():  # they end with the round alone, or by a mistake of ours
@@ -186,12 +187,14 @@ class _Round:
             elif dark_since is None:
                 dark_since = now
             else:
-                self.counts.dark_seconds += _LOOK
+                if self.counts.failed or self.counts.rejected:  # else the first checks are still under way
+                    self.counts.dark_seconds += now - looked
                 if now - dark_since > patience.dark:
                     raise TeacherUnavailable(
                         f"no teacher server was usable for {patience.dark:g} s, {len(self.rows) - self.counts.rows} of "
                         f"{len(self.rows)} rows are not scored: {self.teacher.reasons()}"
                     )
+            looked = now
             await asyncio.sleep(_LOOK)
 
     async def _serve(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:

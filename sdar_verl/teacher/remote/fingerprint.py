@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.teacher.errors import TeacherRejected
 from sdar_verl.teacher.probes import PROBES
 from sdar_verl.teacher.remote.protocol import ScoreRow
 
+FILE = "teacher_fingerprint.json"  # in the run's folder: what its first start saw
 PROBE_TOKENS = 48
 
 
@@ -68,7 +70,7 @@ class Fingerprint:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, for a run that goes on."""
-        path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        write_atomic(path, json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Fingerprint:
@@ -77,7 +79,9 @@ class Fingerprint:
             found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(tuple(map(tuple, found["cuts"])), tuple(found["log_probs"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TeacherRejected(f"the teacher's fingerprint in {path} cannot be read: {error}") from error
+            raise TeacherRejected(
+                f"the teacher's fingerprint in {path} cannot be read: {error}; put it back from another copy of the run"
+            ) from error
 
 
 def fingerprint_of(tokenizer: Any) -> Fingerprint:
