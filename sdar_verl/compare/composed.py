@@ -43,7 +43,7 @@ def base(sweep: Sweep, out: Path) -> list[str]:
     if sweep.lab is None:
         return []
     plan = load_plan("tiny")
-    own = lab.settings(models.tiny(), out / "games", sweep.lab.panel, sweep.lab.seed) | {
+    own = lab.settings("alfworld", models.tiny(), out / "games", sweep.lab.panel, sweep.lab.seed) | {
         "trainer.total_training_steps": plan.steps,
         "trainer.test_freq": plan.every,
     }

@@ -64,7 +64,7 @@ def run_sweep(
             found.runs.setdefault(_key(out, arm, seed), RunState(arm.name, seed))
         found.save(out)
         if sweep.lab:
-            say(make_games(out / "games", sweep.lab.train_games, sweep.lab.panel, sweep.lab.seed))
+            say(make_games("alfworld", out / "games", sweep.lab.train_games, sweep.lab.panel, sweep.lab.seed))
         for number, (arm, seed) in enumerate(sweep.runs, start=1):
             own = found.runs[_key(out, arm, seed)]
             if own.done:

@@ -16,10 +16,9 @@ from sdar_verl.lab.config import LabConfig, PlayConfig
 from sdar_verl.lab.play import Outcome, play
 from sdar_verl.lab.policy import Policy
 from sdar_verl.lab.progress import Progress
-from sdar_verl.lab.prompts import CONDITIONS, SkillShelf, messages
+from sdar_verl.lab.prompts import CONDITIONS, Prompts, SkillShelf, messages
 from sdar_verl.lab.record import RECORD, config_of, read_record
 from sdar_verl.skills import open_store
-from sdar_verl.teacher.context import TeacherPromptBuilder
 
 UNSEEN = "valid_unseen"  # see `LabEnv.worlds`
 _AT_ONCE = 48
@@ -67,6 +66,9 @@ def evaluate(
 
     Returns:
         Scores by condition.
+
+    Raises:
+        ConfigError: a prompt is too long for the model.
     """
     lab = envs.get(config.env_name)
     play_config = play_config or lab.play
@@ -93,14 +95,14 @@ def evaluate(
 
 def chooser(policy: Policy, config: LabConfig, condition: str, seed: int):
     """What `play` asks for answers: prompts built as in training, under `condition`."""
-    prompt_format = envs.get(config.env_name).make_format(config)
+    lab = envs.get(config.env_name)
+    prompt_format = lab.make_format(config)
     shelf = SkillShelf(open_store(config.skills), config.env_name)
-    builder = TeacherPromptBuilder(policy.tokenizer, "system", config.max_positions, overflow="raise")
+    builder = Prompts(policy.tokenizer, config.max_positions, lab.answer_tokens)
 
     def choose(running: list[tuple[TaskRef, EpisodeView]]) -> list[str]:
         prompts = [
-            builder.build(messages(prompt_format, view), shelf.skills(condition, task, seed)).ids
-            for task, view in running
+            builder.ids(messages(prompt_format, view), shelf.skills(condition, task, seed)) for task, view in running
         ]
         return [policy.tokenizer.decode(ids, skip_special_tokens=True) for ids in policy.answer(prompts)]
 

@@ -22,12 +22,12 @@ from sdar_verl.lab.config import LabConfig
 from sdar_verl.lab.corpus import Lesson, State, lessons, walk
 from sdar_verl.lab.model import build_model
 from sdar_verl.lab.progress import Progress
-from sdar_verl.lab.prompts import SkillShelf
+from sdar_verl.lab.prompts import Prompts, SkillShelf
 from sdar_verl.lab.record import RECORD, config_of, fingerprint, read_record, weights_hash
 from sdar_verl.lab.tokenizer import train_tokenizer
 from sdar_verl.lab.training import Example, train
 from sdar_verl.skills import open_store
-from sdar_verl.teacher.context import HEADING, TeacherPromptBuilder
+from sdar_verl.teacher.context import HEADING
 
 _SPLIT = "train"
 _TOKENIZER_STATES = 6000
@@ -51,6 +51,7 @@ def fit(config: LabConfig, out: Path, *, say: Say = print, force: bool = False) 
 
     Raises:
         FileExistsError: `out` holds something that this command did not make.
+        ConfigError: a prompt is too long for the model.
     """
     key = fingerprint(config)
     found = read_record(out)
@@ -226,13 +227,13 @@ class Examples(Sequence[Example]):
 
     def __init__(self, config: LabConfig, tokenizer: PreTrainedTokenizerBase, found: Sequence[Lesson]):
         self._tokenizer, self._lessons, self._lab = tokenizer, found, envs.get(config.env_name)
-        self._builder = TeacherPromptBuilder(tokenizer, "system", config.max_positions, overflow="raise")
+        self._builder = Prompts(tokenizer, config.max_positions, self._lab.answer_tokens)
 
     def __len__(self) -> int:
         return len(self._lessons)
 
     def __getitem__(self, number: int) -> Example:  # type: ignore[override]
         lesson = self._lessons[number]
-        prompt = self._builder.build([{"role": "user", "content": lesson.state.prompt}], list(lesson.skills)).ids
+        prompt = self._builder.ids([{"role": "user", "content": lesson.state.prompt}], lesson.skills)
         answer = self._tokenizer(self._lab.answer(lesson.action)).input_ids
         return Example(tuple(prompt), (*answer, self._tokenizer.eos_token_id))

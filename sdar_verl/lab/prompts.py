@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 from sdar_envs.base import EpisodeView, PromptFormat, TaskRef
 
+from sdar_verl.errors import ConfigError
 from sdar_verl.skills import Skill, SkillQuery, SkillStore, retrievers
+from sdar_verl.teacher.context import TeacherPromptBuilder
 
 TAGS = ("<think>", "</think>", "<action>", "</action>")  # of answers in most environments
 CONDITIONS = {"right": "rules", "none": "none", "wrong": "wrong_task"}  # condition of the lab -> retriever
@@ -26,3 +32,28 @@ class SkillShelf:
 def messages(prompt_format: PromptFormat, view: EpisodeView) -> list[dict[str, str]]:
     """The student's messages for one step: a single user message."""
     return [{"role": "user", "content": prompt_format.render(view)}]
+
+
+class Prompts:
+    """Token ids of prompts with skills, by the very builder that makes a teacher's prompt in training.
+
+    Args:
+        tokenizer: the model's.
+        positions: longest prompt with its answer that the model takes, in tokens.
+        answer: longest answer, in tokens.
+    """
+
+    def __init__(self, tokenizer: Any, positions: int, answer: int) -> None:
+        self._room, self._positions, self._answer = positions - answer, positions, answer
+        self._builder = TeacherPromptBuilder(tokenizer, "system", sys.maxsize)
+
+    def ids(self, said: list[dict[str, str]], skills: Sequence[Skill]) -> list[int]:
+        """The prompt of the conversation `said`; raises `ConfigError` where the model cannot take it."""
+        ids = self._builder.build(said, list(skills)).ids
+        if len(ids) > self._room:
+            raise ConfigError(
+                f"a prompt of {len(ids)} tokens is too long: the model has {self._positions} positions, of which "
+                f"{self._answer} are for the answer. Fit one with more (sdar lab fit --set max_positions=N), or with "
+                "shorter prompts (--set history_length=N)"
+            )
+        return ids

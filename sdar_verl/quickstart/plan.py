@@ -70,23 +70,35 @@ _DEARER = 1.15  # a mean step of both methods over one of GRPO, which runs first
 
 
 def load_plan(model: str, env: str = "alfworld") -> Plan:
-    """The plan of ``config/quickstart.yaml`` for a start model; raises `ConfigError` that lists the known ones.
+    """The plan of ``config/quickstart.yaml`` for an environment and a start model.
 
-    All plans are for ALFWorld so far, so any other `env` is refused.
+    Raises:
+        ConfigError: there is none; the message lists the known ones.
     """
-    plans = OmegaConf.to_container(OmegaConf.load(CONFIG / "quickstart.yaml"))
-    if env != "alfworld":
-        raise ConfigError(f"the quickstart has no plan for {env} yet, only for alfworld; sdar lab plays {env}")
+    every = OmegaConf.to_container(OmegaConf.load(CONFIG / "quickstart.yaml"))
+    if env not in every:
+        raise ConfigError(f"the quickstart has no plan for {env}; it has for: {', '.join(every)}")
+    plans = every[env]
     if model not in plans:
-        raise ConfigError(f"--model {model} is unknown; known: {', '.join(plans)}")
+        raise ConfigError(f"--model {model} is unknown with --env {env}; known: {', '.join(plans)}")
     values = plans[model]
     assert set(values) == {field.name for field in fields(Plan)}
     return Plan(**{**values, "methods": tuple(values["methods"])})
 
 
-def command(plan: Plan, method: str, *, preset: str, model: Path, games: Path, run_dir: Path, seed: int) -> list[str]:
+def command(
+    plan: Plan,
+    method: str,
+    *,
+    preset: str,
+    model: Path,
+    games: Path,
+    run_dir: Path,
+    seed: int,
+    env: str = "alfworld",
+) -> list[str]:
     """The command line of one run; two methods' lines differ in ``method=`` and where the run writes."""
-    settings = lab.settings(model, games, plan.panel or 1, panel_seed=seed) | {
+    settings = lab.settings(env, model, games, plan.panel or 1, panel_seed=seed) | {
         "sdar.run_dir": run_dir,
         **seeds(seed),
         "trainer.experiment_name": method,
@@ -95,4 +107,5 @@ def command(plan: Plan, method: str, *, preset: str, model: Path, games: Path, r
         "trainer.test_freq": plan.every if plan.panel else -1,
         "trainer.resume_mode": "disable",
     }
-    return training(["platform=cpu", f"method={method}", f"+lab={preset}", *assignments(settings)])
+    groups = ["platform=cpu", f"env={env}", f"method={method}", f"+lab={preset}"]
+    return training([*groups, *assignments(settings)])

@@ -14,6 +14,7 @@ from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import CONFIG, Plan, command, load_plan
 from sdar_verl.quickstart.state import State, open_state
 from sdar_verl.report.quickstart import build_report
+from sdar_verl.runs import lab
 from sdar_verl.runs.lab import make_games
 from sdar_verl.runs.watch import Progress, Say, TooSlow, watch
 
@@ -51,7 +52,7 @@ def quickstart(
     start = models.tiny(env) if model == "tiny" else None
     plan = load_plan(model, env)
     plan = plan.within(plan.minutes if minutes is None else minutes)
-    state = open_state(out, _inputs(plan, model, seed), plan.steps)
+    state = open_state(out, _inputs(plan, model, env, seed), plan.steps)
     preflight.require_memory(_MEMORY_GIB)
     preflight.require_disk(out, _DISK_GIB)
     preflight.require_shared_memory(_SHARED_GIB)
@@ -59,20 +60,30 @@ def quickstart(
     plan = replace(plan, steps=state.steps)
     methods = " and ".join(plan.methods)
     say(f"plan: {methods}, {_steps(plan.steps)} each, a budget of {plan.minutes:g} min; folder {out}")
-    say(make_games(out / "games", plan.train_games, max(plan.panel, 1), seed))
+    say(make_games(env, out / "games", plan.train_games, max(plan.panel, 1), seed))
     start = start or _make_smollm2(out / "model", say)
     for method in plan.methods:
         if method in state.finished:
             say(f"{method}: finished before, kept")
             continue
-        plan = _train(method, plan, state, out=out, preset=model, start=start, seed=seed, began=began, say=say)
-    page = build_report([out / method for method in plan.methods], out, title=f"SDAR quickstart ({model})")
+        plan = _train(method, plan, state, out=out, env=env, model=model, start=start, seed=seed, began=began, say=say)
+    page = build_report([out / method for method in plan.methods], out, title=f"SDAR quickstart ({model}, {env})")
     say(f"report: {page} ({(time.monotonic() - began) / 60:.1f} min in all)")
     return page
 
 
 def _train(
-    method: str, plan: Plan, state: State, *, out: Path, preset: str, start: Path, seed: int, began: float, say: Say
+    method: str,
+    plan: Plan,
+    state: State,
+    *,
+    out: Path,
+    env: str,
+    model: str,
+    start: Path,
+    seed: int,
+    began: float,
+    say: Say,
 ) -> Plan:
     """One method's run; returns the plan, with fewer steps if the first run showed that not all of them fit."""
 
@@ -87,7 +98,8 @@ def _train(
     first = not state.finished and plan.steps > plan.every and len(plan.methods) > 1
     while True:
         shutil.rmtree(run_dir, ignore_errors=True)  # what an interrupted call left
-        arguments = command(plan, method, preset=preset, model=start, games=out / "games", run_dir=run_dir, seed=seed)
+        where = {"model": start, "games": out / "games", "run_dir": run_dir}
+        arguments = command(plan, method, preset=lab.preset(model, env), **where, seed=seed, env=env)
         tell(f"{_steps(plan.steps)}, log in {run_dir / 'log.txt'}")
         try:
             watch(arguments, run_dir, plan.steps, tell, review=review if first else None)
@@ -108,17 +120,18 @@ def _make_smollm2(folder: Path, say: Say) -> Path:
     return models.smollm2(folder)
 
 
-def _inputs(plan: Plan, model: str, seed: int) -> dict:
+def _inputs(plan: Plan, model: str, env: str, seed: int) -> dict:
     """What must not change between two calls on one folder: games, settings, start model."""
-    preset = hashlib.sha256((CONFIG / "lab" / f"{model}.yaml").read_bytes()).hexdigest()
-    weights = models.tiny() / "model.safetensors" if model == "tiny" else None
+    preset = hashlib.sha256((CONFIG / "lab" / f"{lab.preset(model, env)}.yaml").read_bytes()).hexdigest()
+    weights = models.tiny(env) / "model.safetensors" if model == "tiny" else None
     return {
         "model": model,
+        "env": env,
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
         "seed": seed,
         "plan": asdict(plan),
         "preset": preset,
-        "games": asdict(envs.get("alfworld").play.knobs),
+        "games": asdict(envs.get(env).play.knobs),
     }
 
 

@@ -11,25 +11,29 @@ TRAIN_SPLIT, VALID_SPLIT = "train", "valid_unseen"
 _OWN_GAMES = 10_000  # added to the seed of games: none of them is one that the tiny model was fitted on
 
 
-def make_games(folder: Path, train: int, panel: int, seed: int) -> str:
-    """Generate `train` games, and `panel` on floor plans that no training game uses; kept where they are there already.
+def make_games(env: str, folder: Path, train: int, panel: int, seed: int) -> str:
+    """Generate `train` games of `env`, and `panel` unseen ones to evaluate on; kept where they are there already.
 
     Returns:
         A line that says so.
     """
-    lab = envs.get("alfworld")
     began = time.monotonic()
-    for split, number in ((TRAIN_SPLIT, train), (VALID_SPLIT, panel)):
-        lab.worlds(folder, split, number, _OWN_GAMES + seed, lab.play.knobs)
+    envs.get(env).make_games(folder, {TRAIN_SPLIT: train, VALID_SPLIT: panel}, _OWN_GAMES + seed)
     seconds = time.monotonic() - began
-    return f"games: {train} to train on, {panel} on other floor plans to evaluate on ({seconds:.0f} s)"
+    return f"games: {train} to train on, {panel} unseen ones to evaluate on ({seconds:.0f} s)"
 
 
-def settings(model: Path, games: Path, panel: int, panel_seed: int) -> dict[str, object]:
-    """Model, games and panel; to be used with ``platform=cpu`` and ``+lab=<preset>``."""
+def preset(model: str, env: str) -> str:
+    """The name under ``config/lab`` of the settings with which `model` plays `env`."""
+    return model if env == "alfworld" else f"{model}_{env}"
+
+
+def settings(env: str, model: Path, games: Path, panel: int, panel_seed: int) -> dict[str, object]:
+    """Model, games and panel; to be used with ``platform=cpu env=<env>`` and ``+lab=<preset>``."""
+    own = {f"env.{env}.{key}": value for key, value in envs.get(env).game_settings(games).items()}
     return {
         "actor_rollout_ref.model.path": model,
-        "env.alfworld.data_root": games,
+        **own,
         "env.train_split": TRAIN_SPLIT,
         "env.valid_split": VALID_SPLIT,
         "sdar.panel.size": panel,

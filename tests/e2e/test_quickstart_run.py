@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture
 def short(monkeypatch):
     plan = replace(load_plan("tiny"), steps=2, every=2, panel=6, train_games=12)
-    monkeypatch.setattr(quick, "load_plan", lambda model: plan)
+    monkeypatch.setattr(quick, "load_plan", lambda model, env: plan)
     return plan
 
 

@@ -71,6 +71,16 @@ def test_the_first_prompt_shows_question_and_choices():
     assert "<think>" not in SearchQaFormat(thinking=False).render(EpisodeView("q", "q", []))
 
 
+def test_without_instructions_question_and_history_remain():
+    bare = SearchQaFormat(thinking=False, instructions=False)
+    assert bare.render(EpisodeView("who wrote it?", "who wrote it?", [])) == "Question: who wrote it?"
+    view = EpisodeView("q", "<information>A</information>", [], [("q", "<search>a</search>")])
+    shown = bare.render(view)
+    assert shown in SearchQaFormat(thinking=False).render(view) and shown.endswith("A</information>")
+    with pytest.raises(EnvError, match="set thinking to false"):
+        SearchQaFormat(instructions=False)
+
+
 def test_later_prompts_show_the_steps_with_what_came_back():
     history = [("q", "<search>a</search>"), ("<information>A</information>", ""), ("", "<search>c</search>")]
     view = EpisodeView("q", "<information>C</information>", [], history)

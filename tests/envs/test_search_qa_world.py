@@ -17,9 +17,11 @@ from sdar_envs.search_qa.world.ask import ask
 from sdar_envs.search_qa.world.facts import make_world, tell
 from sdar_envs.search_qa.world.knobs import WorldKnobs
 from sdar_envs.search_qa.world.language import RELATIONS
+from sdar_envs.search_qa.world.names import least_words, lexicon
 from sdar_envs.search_qa.world.read import read_question, take_notes
 
 KNOBS = WorldKnobs()
+FEW = WorldKnobs(people=120, namesakes=5, words=24, alias_questions=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_the_same_seed_gives_the_same_files(folder, tmp_path):
         generate(folder, {"train": 1})
 
 
-@pytest.mark.parametrize("knobs", [KNOBS, WorldKnobs(people=30, facts_per_passage=5, mentions=3, backlinks=1.0)])
+@pytest.mark.parametrize("knobs", [KNOBS, WorldKnobs(people=30, facts_per_passage=5, mentions=3, backlinks=1.0), FEW])
 def test_what_is_told_is_read_back_exactly(knobs):
     world = make_world(1, knobs)
     notes = take_notes(passage.contents for passage in tell(world, 1, knobs))
@@ -78,8 +80,9 @@ def test_what_is_told_is_read_back_exactly(knobs):
     assert notes.names == known
 
 
-def test_no_two_things_share_a_name():
-    world = make_world(2, WorldKnobs(people=600, namesakes=8))
+@pytest.mark.parametrize("knobs", [WorldKnobs(people=600, namesakes=8), FEW])
+def test_no_two_things_share_a_name(knobs):
+    world = make_world(2, knobs)
     names = [
         name.lower() for group in world.entities.values() for entity in group for name in (entity.name, entity.alias)
     ]
@@ -168,9 +171,36 @@ def test_the_expert_depends_on_the_view_alone():
         Expert(early_answer=2)
 
 
+def test_worlds_of_few_words_have_the_words_in_common_and_nothing_else():
+    one, other = (make_world(seed, FEW) for seed in (1, 2))
+    names = [{entity.name for group in world.entities.values() for entity in group} for world in (one, other)]
+    words = [{word for name in own for word in name.split()} for own in names]
+    assert len(words[0] & words[1]) > 0.7 * len(words[0] | words[1])
+    assert len(names[0] & names[1]) < 0.5 * len(names[0])
+    assert not one.objects.items() >= other.objects.items()
+    assert not any(entity.alias for group in one.entities.values() for entity in group)
+    assert {word for _, word in named_people(one)} <= set(lexicon(24)["family"])
+
+
+def named_people(world):
+    return [entity.name.split() for entity in world.entities["person"]]
+
+
+def test_the_smallest_lexicon_is_enough_for_the_largest_world():
+    knobs = WorldKnobs(people=2000, namesakes=50, words=least_words(2000, 50), alias_questions=0.0)
+    assert len(make_world(0, knobs).entities["person"]) == 2000
+
+
+def test_lexicons_hold_different_words():
+    words = [word for own in lexicon(30).values() for word in own]
+    assert len(set(words)) == len(words) == 30 * len(lexicon(30))
+
+
 @pytest.mark.parametrize(
     ("knobs", "says"),
     [
+        ({"words": 5, "alias_questions": 0.0}, "words is 5; 160 people need at least 40"),
+        ({"words": 40}, "set alias_questions to 0"),
         ({"people": 3}, "people is 3"),
         ({"backlinks": 1.5}, "backlinks is 1.5"),
         ({"max_hops": 1}, "bridge questions need max_hops"),

@@ -1,14 +1,19 @@
 """What every environment of the lab must give: lessons that can be learned, plans that differ, a fit that runs."""
 
 import argparse
+import json
 from random import Random
 
 import pytest
+from omegaconf import OmegaConf
+from sdar_envs.base import EnvError
+from sdar_envs.search_qa.world.read import read_question
 
 from sdar_verl.cli import lab as lab_cli
 from sdar_verl.errors import ConfigError
 from sdar_verl.lab import envs
 from sdar_verl.lab.corpus import lessons, walk
+from sdar_verl.lab.envs.base import World
 from sdar_verl.lab.play import play
 from sdar_verl.lab.prompts import SkillShelf
 from sdar_verl.lab.record import fingerprint, read_record
@@ -75,7 +80,7 @@ def test_known_and_unknown_names():
 def test_tasks_are_as_many_as_asked_and_all_different(lab, worlds):
     ids = [(str(world.settings), task.id) for world in worlds for task in world.tasks]
     assert len(ids) == TASKS == len(set(ids))
-    assert {task.task_type for world in worlds for task in world.tasks} == set(lab.family.task_types)
+    assert {task.task_type for world in worlds for task in world.tasks} == set(lab.play.task_types)
 
 
 def test_unseen_tasks_come_from_other_worlds(lab, worlds, tmp_path):
@@ -90,6 +95,28 @@ def test_unseen_tasks_come_from_other_worlds(lab, worlds, tmp_path):
             env.close()
         said.append(texts)
     assert len(said[0] & said[1]) <= len(said[1]) // 10  # small shops may happen to hear the same wish
+
+
+def test_games_of_training_runs_are_kept_and_split_and_of_the_difficulty_played(tmp_path):
+    lab, splits = envs.get("search_qa"), {"train": 30, "valid_unseen": 12}
+    folder = tmp_path / "games"
+    lab.make_games(folder, splits, 7)
+    stamp = (folder / "corpus.jsonl").stat().st_mtime_ns
+    lab.make_games(folder, splits, 7)
+    assert (folder / "corpus.jsonl").stat().st_mtime_ns == stamp
+    with pytest.raises(EnvError, match="made from other inputs"):
+        lab.make_games(folder, splits, 8)
+    settings = OmegaConf.to_container(
+        OmegaConf.from_dotlist([f"{key}={value}" for key, value in lab.game_settings(folder).items()])
+    )
+    starts = {}
+    for split, number in splits.items():
+        tasks = lab.family.tasks(settings, split)
+        assert len(tasks) == number and {task.task_type for task in tasks} == set(lab.play.task_types)
+        env = lab.make_env(lab.config, World(tasks, settings))
+        starts[split] = {read_question(env.reset(task=task)[1]["task_description"]).chains[0].start for task in tasks}
+        env.close()
+    assert not starts["train"] & starts["valid_unseen"]
 
 
 def test_the_right_plan_wins_and_a_wrong_one_does_not(lab, worlds):
@@ -150,6 +177,20 @@ def test_fit_and_evaluation_run_from_end_to_end(lab, tmp_path, capsys):
     assert all(f"\n{condition}" in shown for condition in ("right", "none", "wrong")) and "(n = 6)" in shown
     assert run("eval", model, "--env", "alfworld") == 1
     assert f"was fitted for {lab.name}, not for alfworld" in capsys.readouterr().err
+
+
+def test_a_prompt_that_the_model_cannot_take_is_a_clear_error(lab, tmp_path, capsys):
+    """The longest prompts of an evaluation may be longer than any that the model was fitted on."""
+    model = tmp_path / "model"
+    assert run("fit", model, "--quick", "--env", lab.name) == 0
+    record = json.loads((model / "lab.json").read_text())
+    record["config"]["max_positions"] = lab.answer_tokens + 20
+    (model / "lab.json").write_text(json.dumps(record))
+    assert run("eval", model, "--games", 2) == 1
+    said = capsys.readouterr().err
+    assert "tokens is too long" in said and "max_positions=N" in said
+    assert run("fit", tmp_path / "other", "--quick", "--env", lab.name, "--set", "max_positions=60") == 1
+    assert "tokens is too long" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_fit_of_an_unknown_environment_lists_the_known_ones(tmp_path, capsys):

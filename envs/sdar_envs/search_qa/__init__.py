@@ -27,6 +27,7 @@ _DEFAULTS: dict[str, Any] = {
     "history_length": 4,
     "thinking": True,
     "require_think": False,
+    "instructions": True,
     "success_reward": 1.0,
     "task_types": None,
     "sources": None,
@@ -43,13 +44,14 @@ def _shared_retriever(config: str) -> Retriever:
 
 class SearchQaFamily(EnvFamily):
     """Search-QA by configuration: `data_root`, `retriever`, `topk`, `max_steps`, `history_length`, `thinking`,
-    `require_think`, `success_reward`, `task_types` and `sources`; unknown keys are refused."""
+    `require_think`, `instructions`, `success_reward`, `task_types` and `sources`; unknown keys are refused."""
 
     name = "search_qa"
     task_types = TASK_TYPES
     defaults = _DEFAULTS
     own_keys = (
-        "data_root", "splits", "retriever", "task_types", "sources", "history_length", "thinking", "require_think"
+        "data_root", "splits", "retriever", "task_types", "sources", "history_length", "thinking", "require_think",
+        "instructions",
     )  # fmt: skip
 
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
@@ -84,6 +86,7 @@ class SearchQaFamily(EnvFamily):
             thinking=settings["thinking"],
             history_length=settings["history_length"],
             require_think=settings["require_think"],
+            instructions=settings["instructions"],
         )
 
     def reference(self, config: Mapping[str, Any], task: TaskRef) -> list[str]:

@@ -36,34 +36,40 @@ class SearchQaFormat(PromptFormat):
         thinking: True asks for ``<think>..</think>`` before the action.
         history_length: how many past steps later prompts show; 0 shows none.
         require_think: True also calls an answer without both think tags invalid. Off by default, as in the contract.
+        instructions: False shows the question and the history alone, for models fitted to play from these; it goes with
+            `thinking` off.
 
     Raises:
-        EnvError: `history_length` is negative, or think tags are required and not asked for.
+        EnvError: `history_length` is negative, or two settings contradict each other.
     """
 
     thinking: bool = True
     history_length: int = 4
     require_think: bool = False
+    instructions: bool = True
 
     def __post_init__(self) -> None:
         if self.history_length < 0:
             raise EnvError(f"history_length is {self.history_length}; set it to 0 (no history) or more")
         if self.require_think and not self.thinking:
             raise EnvError("require_think needs thinking: the prompt would not ask for what is required")
+        if self.thinking and not self.instructions:
+            raise EnvError("without instructions nothing asks for thinking: set thinking to false as well")
 
     def render(self, view: EpisodeView) -> str:
         """The user message for the current step.
 
         A view without history shows the current observation by itself, as whole-trajectory rows need it.
         """
-        parts = [_INTRO, f"Question: {view.task_description}"]
+        parts = [f"Question: {view.task_description}"]
         if view.history and self.history_length:
             parts.append(f"Steps taken: {len(view.history)}. What you did and what came back:\n{self._memory(view)}")
         elif view.history:
             parts.append(f"Steps taken: {len(view.history)}.")
         elif view.observation != view.task_description:
             parts.append(f"What came back:\n{view.observation}")
-        parts += [_THINK if self.thinking else _NO_THINK, _CHOICES]
+        if self.instructions:
+            parts = [_INTRO, *parts, _THINK if self.thinking else _NO_THINK, _CHOICES]
         return "\n".join(parts)
 
     def _memory(self, view: EpisodeView) -> str:

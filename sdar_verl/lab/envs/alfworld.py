@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,6 +93,10 @@ class _Alfworld(LabEnv):
     def worlds(self, root: Path, split: str, number: int, seed: int, knobs: Knobs) -> list[World]:
         """The generator keeps floor plans for splits with "unseen" in the name."""
         return [World(generate_games(root, split, number, seed, knobs))]
+
+    def make_games(self, folder: Path, splits: Mapping[str, int], seed: int) -> None:
+        for split, number in splits.items():
+            self.worlds(folder, split, number, seed, self.play.knobs)
 
     def player(self, view: EpisodeView) -> Player:
         return _Player(view)

@@ -73,6 +73,18 @@ class LabEnv(ABC):
     def worlds(self, root: Path, split: str, number: int, seed: int, knobs: Any) -> list[World]:
         """Generate `number` tasks below `root`; those of splits with "unseen" in the name share nothing with others."""
 
+    def make_games(self, folder: Path, splits: Mapping[str, int], seed: int) -> None:
+        """Generate so many tasks of each split below `folder` for training runs; kept where they are there already.
+
+        They are of the difficulty that `play` has. Those of a split share nothing with another's that could be
+        learned by heart.
+        """
+        raise NotImplementedError(f"no training runs of {self.name} in the lab")
+
+    def game_settings(self, folder: Path) -> dict[str, Any]:
+        """The keys under ``env.<name>`` that name what `make_games` generated in `folder`."""
+        return {"data_root": folder}
+
     @abstractmethod
     def player(self, view: EpisodeView) -> Player:
         """The scripted player of the episode that begins with `view`."""

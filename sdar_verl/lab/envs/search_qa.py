@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from sdar_verl.lab.envs.base import LabEnv, Player, World
 
 _ENGINE = "bm25s"
 _SPLIT = "train"  # of every world: what the lab keeps apart are the worlds
+_ASKED = tuple(name for name in TASK_TYPES if name != "comparison")
 _WORLDS = 10_000  # seeds of worlds that belong to one seed of the lab; unseen ones take the second half
 
 
@@ -33,11 +35,13 @@ class Worlds:
     knobs: WorldKnobs
 
 
-def _easy(people: int) -> WorldKnobs:
+def _easy(people: int, words: int, task_types: tuple[str, ...]) -> WorldKnobs:
     """One page for each name that holds all that is told of it, and nothing else."""
     return WorldKnobs(
         people=people,
-        namesakes=1,
+        namesakes=5,
+        words=words,
+        task_types=task_types,
         facts_per_passage=10,
         mentions=0,
         fillers=0,
@@ -54,14 +58,15 @@ class SearchQaPlay(PlayConfig):
     people, questions: see `WorldKnobs` and `Worlds`.
     """
 
-    task_types: tuple[str, ...] = tuple(name for name in TASK_TYPES if name != "comparison")
+    task_types: tuple[str, ...] = _ASKED
     max_steps: int = 4
-    people: int = 40
-    questions: int = 48
+    people: int = 120
+    words: int = 24
+    questions: int = 120
 
     @property
     def knobs(self) -> Worlds:
-        return Worlds(self.questions, replace(_easy(self.people), task_types=self.task_types))
+        return Worlds(self.questions, _easy(self.people, self.words, self.task_types))
 
 
 @dataclass(frozen=True)
@@ -80,15 +85,17 @@ class SearchQaLab(LabConfig):
     history_length: int = 4
     skills: str = "search_qa_tiny"
     noises: tuple[float, ...] = (0.0, 0.3)
-    vocab: int = 1200
+    vocab: int = 1400
     max_positions: int = 1024
-    people: int = 40
-    questions: int = 48
+    people: int = 120
+    words: int = 24
+    questions: int = 120
     topk: int = 1
+    task_types: tuple[str, ...] = _ASKED
 
     @property
     def knobs(self) -> Worlds:
-        return Worlds(self.questions, _easy(self.people))
+        return Worlds(self.questions, _easy(self.people, self.words, self.task_types))
 
     @property
     def env(self) -> dict[str, Any]:
@@ -97,6 +104,7 @@ class SearchQaLab(LabConfig):
             "history_length": self.history_length,
             "topk": self.topk,
             "thinking": False,
+            "instructions": False,
         }
 
 
@@ -239,11 +247,26 @@ class _SearchQa(LabEnv):
             found.append(World(self.family.tasks(settings, _SPLIT), settings))
         return found
 
+    def make_games(self, folder: Path, splits: Mapping[str, int], seed: int) -> None:
+        """One world; no question of one split starts from a thing that a question of another split starts from."""
+        made = folder / "world.json"
+        knobs = self.play.knobs.knobs
+        if made.is_file():
+            wanted = json.loads(json.dumps({"seed": seed, "knobs": asdict(knobs), "splits": dict(splits)}))
+            if json.loads(made.read_text(encoding="utf-8")) != wanted:
+                raise EnvError(f"{folder} holds a world made from other inputs; choose another folder")
+            return
+        generate(folder, splits, seed, knobs, _ENGINE)
+
+    def game_settings(self, folder: Path) -> dict[str, Any]:
+        return {"data_root": folder, "retriever.engine": _ENGINE, "retriever.index": folder / "index"}
+
     def player(self, view: EpisodeView) -> Player:
         return _Player()
 
     def answer(self, action: str) -> str:
-        return action
+        """With a space behind the tag, so that a name's words are the very tokens that they are in the prompt."""
+        return action.replace(">", "> ", 1)
 
     def understands(self, action: str, admissible: Sequence[str]) -> bool:
         return bool(action)  # what the parser reads is a search or an answer, else nothing

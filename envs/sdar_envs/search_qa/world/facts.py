@@ -60,14 +60,15 @@ class World:
 def make_world(seed: int, knobs: WorldKnobs) -> World:
     """The same seed and knobs give the same world."""
     rng = Random(f"{seed}/world")
+    words = names.Words(rng, knobs.words)
     taken: set[str] = set()
     world = World()
     for kind in KINDS:
         if kind == "person":
-            found = names.people(rng, taken, knobs.people, knobs.namesakes)
+            found = names.people(words, taken, knobs.people, knobs.namesakes)
         else:
-            found = names.named(kind, rng, taken, max(4, round(_SHARES[kind] * knobs.people)))
-        aliases = [names.unique((names.word(rng, 2) for _ in iter(int, 1)), taken) for _ in found]
+            found = names.named(kind, words, taken, max(4, round(_SHARES[kind] * knobs.people)))
+        aliases = [""] * len(found) if knobs.words else [names.unique(words.endless("", 2, 2), taken) for _ in found]
         world.entities[kind] = [
             Entity(kind, name, alias if kind in _WITH_ALIAS else "") for name, alias in zip(found, aliases, strict=True)
         ]
@@ -75,18 +76,18 @@ def make_world(seed: int, knobs: WorldKnobs) -> World:
     for relation in RELATIONS:
         subjects = pools[relation.subject]
         objects = (
-            _couples(subjects, rng) if relation.name == "spouse" else [_draw(pools, relation, rng) for _ in subjects]
+            _couples(subjects, rng) if relation.name == "spouse" else [_draw(pools, relation, words) for _ in subjects]
         )
         world.objects.update(((name, relation.name), value) for name, value in zip(subjects, objects, strict=True))
     return world.freeze()
 
 
-def _draw(pools: dict[str, list[str]], relation: Relation, rng: Random) -> str:
+def _draw(pools: dict[str, list[str]], relation: Relation, words: names.Words) -> str:
     if relation.object == YEAR:
-        return str(rng.randint(*_YEARS))
+        return str(words.rng.randint(*_YEARS))
     if relation.object == WORD:
-        return names.word(rng, 1).lower()
-    return rng.choice(pools[relation.object])
+        return words.draw("currency", 1, 1).lower()
+    return words.rng.choice(pools[relation.object])
 
 
 def _couples(people: list[str], rng: Random) -> list[str]:

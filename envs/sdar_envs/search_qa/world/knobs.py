@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sdar_envs.base import EnvError
 from sdar_envs.search_qa.question_types import TASK_TYPES
+from sdar_envs.search_qa.world.names import least_words
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class WorldKnobs:
         for the subject are hard to search for.
     alias_questions: share of questions that call their first thing by its other name.
     max_hops: longest chain of facts, 1 to 3; an episode of 4 turns has 3 searches.
+    words: size of the lexicon that every world's names are made of: so many words for given names, for family names,
+        for cities and so on, and no other names beside them; 0 invents each world's own words. Small language models
+        can have a token for each word of a lexicon.
     task_types: kinds of question, drawn in turn.
 
     Raises:
@@ -34,6 +38,7 @@ class WorldKnobs:
     backlinks: float = 0.7
     alias_questions: float = 0.2
     max_hops: int = 3
+    words: int = 0
     task_types: tuple[str, ...] = TASK_TYPES
 
     def __post_init__(self) -> None:
@@ -44,6 +49,7 @@ class WorldKnobs:
             ("mentions", 0, 10),
             ("fillers", 0, 10),
             ("max_hops", 1, 3),
+            ("words", 0, 20_000),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -51,6 +57,11 @@ class WorldKnobs:
         for name in ("backlinks", "alias_questions"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise EnvError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1")
+        if self.words:
+            if self.words < (least := least_words(self.people, self.namesakes)):
+                raise EnvError(f"words is {self.words}; {self.people} people need at least {least}, or 0")
+            if self.alias_questions:
+                raise EnvError("nothing has another name in a world of few words: set alias_questions to 0")
         unknown = [kind for kind in self.task_types if kind not in TASK_TYPES]
         if unknown or not self.task_types:
             raise EnvError(f"unknown or no task types in {self.task_types}; known: {', '.join(TASK_TYPES)}")
