@@ -16,21 +16,26 @@ from omegaconf import OmegaConf
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.lab import envs
+from sdar_verl.lab.envs.base import World
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
 from sdar_verl.quickstart.run import quickstart
 from sdar_verl.quickstart.state import open_state
+from sdar_verl.runs.lab import make_games, preset, settings
 from sdar_verl.runs.watch import Progress, RunFailed, TooSlow, watch
 from sdar_verl.settings import Settings
 
-PLAN, ALFWORLD = load_plan("tiny"), envs.get("alfworld")
+ENVS = ("alfworld", "search_qa")  # those for which a tiny model ships
+PLANS = {env: load_plan("tiny", env) for env in ENVS}
+PLAN = PLANS["alfworld"]
 
 # --- budget ---
 
 
-def test_the_plans_own_budget_changes_nothing():
-    assert PLAN.within(PLAN.minutes) == PLAN
-    assert PLAN.steps % PLAN.every == 0 and PLAN.methods == ("grpo", "sdar") and PLAN.minutes <= 15
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_the_plans_own_budget_changes_nothing(plan):
+    assert plan.within(plan.minutes) == plan
+    assert plan.steps % plan.every == 0 and plan.methods == ("grpo", "sdar") and plan.minutes <= 15
 
 
 @given(st.floats(0.1, 1000))
@@ -66,9 +71,9 @@ def test_a_fast_machine_keeps_all_steps():
 # --- command lines and presets ---
 
 
-def composed(method, model="tiny", plan=None, **changes):
+def composed(method, model="tiny", env="alfworld", plan=None):
     where = {"model": Path("/models/a b,c='d'"), "games": Path("/games"), "run_dir": Path(f"/runs/{method}"), "seed": 3}
-    arguments = command(plan or load_plan(model), method, preset=model, **(where | changes))
+    arguments = command(plan or load_plan(model, env), method, preset=preset(model, env), env=env, **where)
     done = subprocess.run([*arguments, "--cfg", "job", "--resolve"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return OmegaConf.to_container(OmegaConf.create(done.stdout))
@@ -82,9 +87,14 @@ def flat(tree, prefix=""):
             yield f"{prefix}{key}", value
 
 
+@pytest.fixture(scope="module", params=ENVS)
+def env(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def runs():
-    return {method: composed(method) for method in PLAN.methods}
+def runs(env):
+    return {method: composed(method, env=env) for method in PLANS[env].methods}
 
 
 def test_the_two_runs_differ_in_the_method_and_nothing_else(runs):
@@ -100,36 +110,53 @@ def test_the_two_runs_differ_in_the_method_and_nothing_else(runs):
     }
 
 
-def test_settings_of_both_runs_are_accepted_and_seeded(runs):
+def test_settings_of_both_runs_are_accepted_and_seeded(runs, env):
     assert Settings.from_config(runs["grpo"]).distillation is None
     assert Settings.from_config(runs["sdar"]).distillation is not None
     for run in runs.values():
         assert run["data"]["seed"] == run["actor_rollout_ref"]["rollout"]["seed"] == run["sdar"]["panel"]["seed"] == 3
         assert run["actor_rollout_ref"]["model"]["path"] == "/models/a b,c='d'"
-        assert run["trainer"]["device"] == "cpu" and run["trainer"]["total_training_steps"] == PLAN.steps
+        assert run["trainer"]["device"] == "cpu" and run["trainer"]["total_training_steps"] == PLANS[env].steps
+        assert run["env"]["name"] == env
         assert run["env"]["train_split"] != run["env"]["valid_split"] == "valid_unseen"
-        assert run["data"]["sdar_tasks"]["panel_size"] == PLAN.panel
+        assert run["data"]["sdar_tasks"]["panel_size"] == PLANS[env].panel
 
 
-def test_the_tiny_preset_plays_as_the_model_was_fitted(runs):
-    played, fitted = runs["sdar"], ALFWORLD.config
-    expected = {**fitted.env, "max_steps": ALFWORLD.play.max_steps}
-    assert {key: played["env"]["alfworld"][key] for key in expected} == expected
-    assert played["sdar"]["skills"]["store"] == fitted.skills
+def test_the_tiny_preset_plays_as_the_model_was_fitted(runs, env):
+    played, lab = runs["sdar"], envs.get(env)
+    expected = {**lab.config.env, "max_steps": lab.play.max_steps}
+    assert {key: played["env"][env][key] for key in expected} == expected
+    assert played["sdar"]["skills"]["store"] == lab.config.skills
     rollout = played["actor_rollout_ref"]["rollout"]
-    assert rollout["temperature"] == rollout["val_kwargs"]["temperature"] == ALFWORLD.play.temperature
+    assert rollout["temperature"] == rollout["val_kwargs"]["temperature"] == lab.play.temperature
     longest = played["sdar"]["teacher"]["max_prompt_length"] + played["data"]["max_response_length"]
-    assert longest <= rollout["max_model_len"] <= fitted.max_positions
+    assert longest <= rollout["max_model_len"] <= lab.config.max_positions
 
 
-def test_the_games_suffice_for_every_batch(runs):
-    assert PLAN.train_games >= runs["sdar"]["data"]["train_batch_size"]
-    assert PLAN.panel % len(ALFWORLD.play.task_types) == 0  # the same number of each task type
+def test_the_games_suffice_for_every_batch(runs, env):
+    assert PLANS[env].train_games >= runs["sdar"]["data"]["train_batch_size"]
+    assert PLANS[env].panel % len(envs.get(env).play.task_types) == 0  # the same number of each task type
+
+
+def test_the_games_of_a_plan_are_found_by_the_runs_settings(env, tmp_path):
+    """What is generated for a run is what its command line names: all tasks open and can be stepped."""
+    lab, plan = envs.get(env), PLANS[env]
+    assert f"{12} to train on" in make_games(env, tmp_path, 12, plan.panel, 3)
+    named = settings(env, Path("model"), tmp_path, plan.panel, 3)
+    dotted = [f"{key.removeprefix(f'env.{env}.')}={value}" for key, value in named.items() if f"env.{env}." in key]
+    own = OmegaConf.to_container(OmegaConf.from_dotlist(dotted))
+    for split, number in ((named["env.train_split"], 12), (named["env.valid_split"], plan.panel)):
+        tasks = lab.family.tasks(own, split)
+        assert len(tasks) == number
+        playing = lab.make_env(lab.config, World(tasks, own))
+        observation, info = playing.reset(task=tasks[-1])
+        assert observation and info["task_type"] in lab.play.task_types
+        playing.close()
 
 
 def test_smollm2_is_one_step_without_evaluation():
     plan = load_plan("smollm2")
-    run = composed("sdar", "smollm2", plan.within(plan.minutes))
+    run = composed("sdar", "smollm2", plan=plan.within(plan.minutes))
     assert run["trainer"]["total_training_steps"] == 1 == plan.steps
     assert run["trainer"]["test_freq"] == -1 and run["trainer"]["val_before_train"] is False
     assert Settings.from_config(run).distillation is not None
@@ -168,6 +195,10 @@ def test_an_environment_without_fitted_model_or_plan_is_refused(model, tmp_path,
     monkeypatch.setattr("sdar_verl.lab.WEIGHTS", tmp_path)
     with pytest.raises(ConfigError, match="no fitted model ships for webshop|no plan for webshop"):
         quickstart(tmp_path / "out", model=model, env="webshop")
+    with pytest.raises(
+        ConfigError, match="no fitted model ships for search_qa|smollm2 is unknown with --env search_qa"
+    ):
+        quickstart(tmp_path / "out", model=model, env="search_qa")
     assert not any(tmp_path.iterdir())
 
 

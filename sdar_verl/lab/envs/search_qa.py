@@ -80,13 +80,17 @@ class SearchQaLab(LabConfig):
 
     env_name: ClassVar[str] = "search_qa"
 
-    train_games: int = 4000
+    train_games: int = 12_000
     max_steps: int = 4
     history_length: int = 4
     skills: str = "search_qa_tiny"
     noises: tuple[float, ...] = (0.0, 0.3)
+    play_right: float = 0.9
+    play_wrong: float = 0.5
+    play_none: float = 0.5
     vocab: int = 1400
-    max_positions: int = 1024
+    kv_heads: int = 4
+    max_positions: int = 640
     people: int = 120
     words: int = 24
     questions: int = 120
