@@ -14,10 +14,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--minutes", type=float, help="time budget after installation; default: 15")
     parser.add_argument("--model", default="tiny", help="tiny, or smollm2 for one real step of SmolLM2-135M-Instruct")
     parser.add_argument(
-        "--env", default="alfworld", help="one for which a fitted model ships, for now alfworld (%(default)s)"
+        "--env", default="alfworld", help="alfworld or search_qa: those for which a fitted model ships (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of games, panel, data order and sampling (%(default)s)")
-    parser.add_argument("--out", type=Path, help="folder of games, runs and report; default: runs/quickstart[-MODEL]")
+    parser.add_argument(
+        "--out", type=Path, help="folder of games, runs and report; default: runs/quickstart[-MODEL][-ENV]"
+    )
     parser.set_defaults(func=main)
     return parser
 
@@ -30,7 +32,8 @@ def main(args: argparse.Namespace) -> int:
     from sdar_verl.quickstart.run import quickstart
     from sdar_verl.stop_signals import terminate_like_ctrl_c
 
-    out = args.out or Path("runs") / ("quickstart" if args.model == "tiny" else f"quickstart-{args.model}")
+    named = [args.model] * (args.model != "tiny") + [args.env] * (args.env != "alfworld")
+    out = args.out or Path("runs") / "-".join(["quickstart", *named])
     try:
         with terminate_like_ctrl_c():
             quickstart(

@@ -1,10 +1,10 @@
-"""The tiny model that plays: how it is made (`fit`), how well it plays with and without skills (`evaluate`)."""
+"""The tiny models that play: how they are made (`fit`), how well they play with and without skills (`evaluate`)."""
 
 from pathlib import Path
 
 from sdar_verl.errors import ConfigError
 
-WEIGHTS = Path(__file__).parent / "weights"  # the fitted model that ships with the package; it plays ALFWorld
+WEIGHTS = Path(__file__).parent / "weights"  # ALFWorld's fitted model; those of others lie in folders of their names
 
 
 def shipped_weights(env: str) -> Path:

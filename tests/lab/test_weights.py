@@ -31,7 +31,7 @@ class Promise:
     games: int
 
 
-PROMISED = {"alfworld": Promise(0.7, (0.2, 0.5), 60), "search_qa": Promise(0.5, (0.1, 0.5), 60)}
+PROMISED = {"alfworld": Promise(0.7, (0.2, 0.5), 60), "search_qa": Promise(0.4, (0.1, 0.4), 120)}
 
 
 @pytest.fixture(scope="module", params=PROMISED)
