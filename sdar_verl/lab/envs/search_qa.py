@@ -55,7 +55,7 @@ def _easy(people: int, words: int, task_types: tuple[str, ...]) -> WorldKnobs:
 class SearchQaPlay(PlayConfig):
     """Attributes:
     task_types: without comparisons, which a model of this size can only guess.
-    people, questions: see `WorldKnobs` and `Worlds`.
+    people, words, questions: see `WorldKnobs` and `Worlds`.
     """
 
     task_types: tuple[str, ...] = _ASKED
@@ -74,8 +74,9 @@ class SearchQaLab(LabConfig):
     """A prompt shows the whole episode: all its searches and what they found.
 
     Attributes:
-        people, questions: see `WorldKnobs` and `Worlds`.
+        people, words, questions: see `WorldKnobs` and `Worlds`.
         topk: passages that a search finds.
+        task_types: those asked in the fit; as in the play.
     """
 
     env_name: ClassVar[str] = "search_qa"
@@ -254,7 +255,7 @@ class _SearchQa(LabEnv):
     def make_games(self, folder: Path, splits: Mapping[str, int], seed: int) -> None:
         """One world; no question of one split starts from a thing that a question of another split starts from."""
         made = folder / "world.json"
-        knobs = self.play.knobs.knobs
+        knobs, seed = self.play.knobs.knobs, seed * _WORLDS
         if made.is_file():
             wanted = json.loads(json.dumps({"seed": seed, "knobs": asdict(knobs), "splits": dict(splits)}))
             if json.loads(made.read_text(encoding="utf-8")) != wanted:

@@ -60,7 +60,7 @@ class Words:
 
 
 def unique(draw: Iterator[str], taken: set[str]) -> str:
-    """The next name that nobody has (in any case), which then is taken; made-up names never run out."""
+    """The next name that nobody has (in any case), which then is taken. Made-up names never run out, `least_words` of a lexicon do not either."""
     name = next(name for name in draw if name.lower() not in taken)
     taken.add(name.lower())
     return name
