@@ -82,7 +82,7 @@ def candidates(job: Job, instance: Instance) -> Iterator[Candidate]:
     if job.reference and job.ref_bytes > 2 and not job.moving_average:
         yield ("actor_rollout_ref.ref.fsdp_config.model_dtype=bf16",), "the reference in half precision", put(
             ref_bytes=2)  # fmt: skip
-    if not job.lora_rank:
+    if not job.lora_rank and not (job.teacher == "ref" and job.teacher_model is not None):
         yield ("actor_rollout_ref.model.lora_rank=32", f"{actor}.fsdp_config.model_dtype=bf16"), (
             "adapters instead of all weights: another model is trained"), put(
             lora_rank=32, lora_targets="all-linear", weight_bytes=2, reference=False)  # fmt: skip

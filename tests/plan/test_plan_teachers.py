@@ -63,6 +63,16 @@ def test_a_larger_teacher_in_the_reference_by_hand():
     }
 
 
+def test_no_change_is_proposed_that_the_run_would_refuse():
+    def keys(*overrides):
+        found = verdict.changes(recipe_job(*overrides), CATALOGUE.get("g6.48xlarge"), TOKENS)
+        return {o.partition("=")[0].rpartition(".")[2] for change in found for o in change.overrides}
+
+    assert {"offload_policy", "lora_rank"} <= keys(AS_REFERENCE[0])
+    other = keys(*AS_REFERENCE)
+    assert "offload_policy" in other and "lora_rank" not in other, "adapters leave no reference to be the teacher"
+
+
 @settings(max_examples=60)
 @given(JOBS)
 def test_another_model_of_the_same_size_costs_what_the_reference_does(job):
