@@ -15,6 +15,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from sdar_envs.alfworld.generate import generate_games
 from sdar_envs.base import TaskRef
+from transformers import PreTrainedModel
 
 from sdar_verl import methods
 from sdar_verl.agent.episode import EpisodeId, Limits
@@ -64,15 +65,19 @@ def configuration(method: str, model: Path, folder: Path, overrides: list[str]) 
         return hydra_compose("sdar", overrides=[*lines, *overrides])
 
 
-def play(config: DictConfig, rows: int, seed: int, folder: Path) -> list[Episode]:
+def play(config: DictConfig, rows: int, seed: int, folder: Path, model: PreTrainedModel | None = None) -> list[Episode]:
     """Whole groups of episodes, played one turn after another until there are at least `rows` rows of turns.
 
     Args:
-        config: of a method whose teacher waits for the group, so that rows keep their messages.
+        config: of a method whose teacher waits for the group, so that rows keep their messages; of another, rows hold
+            that method's prompts.
+        model: plays with the shipped tokenizer; the shipped model unless given.
     """
     settings, rollout = _settings(config), config.actor_rollout_ref.rollout
     tasks = generate_games(folder / "games", SPLIT, -(-rows // rollout.n), seed, envs.get("alfworld").play.knobs)
     policy = load_policy(WEIGHTS, max_tokens=rollout.response_length, temperature=rollout.temperature, seed=seed)
+    if model is not None:
+        policy.model = model
     limits = Limits(prompt=rollout.prompt_length, response=rollout.response_length, turn=settings.max_turn_tokens)
 
     async def generate(prompt_ids: list[int], max_tokens: int) -> Generation:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -47,9 +48,7 @@ class Step(SdarTrainer):
         self.use_reference_policy = need_reference_policy(config)
         self.use_critic, self.ref_in_actor, self.skill_learning, self.global_steps = False, False, None, 1
         self.served = None
-
-    def _leave(self, **when: bool) -> None:
-        """No machine goes away under a benchmark."""
+        self.stops = SimpleNamespace(leave=lambda **when: None)  # no machine goes away under a benchmark
 
     def once(
         self, batch: KVBatchMeta, watch_memory: bool = False

@@ -12,6 +12,8 @@ from hypothesis import settings
 settings.register_profile("sdar", deadline=None)  # a busy machine is no failure
 settings.load_profile("sdar")
 
+_LONGEST = ("test_quickstart_run.py", "test_spot.py", "test_faults.py")  # several starts in one test
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.nodeid if _is_real_run(item) else item.path.name
         item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: (not _is_real_run(item), item.get_closest_marker("slow") is None))
+    items.sort(key=lambda item: (_rank(item), item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,12 @@ def browser():
         browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.path.name in _LONGEST:
+        return _LONGEST.index(item.path.name)
+    return len(_LONGEST) + (not _is_real_run(item))
 
 
 def _is_real_run(item: pytest.Item) -> bool:

@@ -29,6 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     where.add_argument("--config", type=Path, metavar="FILE", help="a run's config.yaml instead of a recipe")
     where.add_argument("--model", metavar="NAME", help="short for actor_rollout_ref.model.path=NAME")
     where.add_argument("--model-config", type=Path, metavar="FILE", help="config.json of a model that is not shipped")
+    where.add_argument("--teacher-config", type=Path, metavar="FILE", help="likewise of sdar.teacher.model_path")
+    where.add_argument("--critic-config", type=Path, metavar="FILE", help="likewise of critic.model.path")
     where.add_argument("--gpus", type=_positive, metavar="N", help="short for trainer.n_gpus_per_node=N")
     place = parser.add_argument_group("the machine")
     place.add_argument("--instance", metavar="NAME", help="instance type, or p4d, p4de, p5 ...; default: the cheapest")
@@ -98,7 +100,8 @@ def _plan(args: argparse.Namespace):
             catalogue.get(name)  # a wrong name is told before anything is composed
     config, title = _configuration(args)
     path = config["actor_rollout_ref"]["model"]["path"]
-    job = job_from_config(config, models.load(path, args.model_config))
+    job = job_from_config(config, models.load(path, args.model_config), teacher=args.teacher_config,
+                          critic=args.critic_config)  # fmt: skip
     if job.device == "cpu":
         raise PlanError("this is a configuration for the CPU, which needs no plan; leave platform=cpu out")
     catalogue = _prices(args, catalogue)
@@ -109,7 +112,8 @@ def _plan(args: argparse.Namespace):
         work, rates, remarks = calibration.from_run(
             args.calibrate, job, work, rates,
             instance=None if args.calibrate_instance is None else catalogue.get(args.calibrate_instance),
-            model_config=args.calibrate_model_config,
+            model_config=args.calibrate_model_config, teacher_config=args.teacher_config,
+            critic_config=args.critic_config,
         )  # fmt: skip
         work = workload.override(work, job, given)
     return make_plan(

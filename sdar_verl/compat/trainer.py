@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import ray
 from omegaconf import OmegaConf, open_dict
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.replay_buffer import DAPO_FILTERED_REWARD_COUNTS_KEY
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
@@ -21,9 +19,10 @@ from sdar_verl.compat.loss import COEF_KEY, GATE_MEAN_KEY, SdarLoss
 from sdar_verl.compat.outcome_advantages import by_episode
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.compat.rollout_teacher import by_rollout
-from sdar_verl.compat.run_checkpoints import RunCheckpoints, forget
+from sdar_verl.compat.run_checkpoints import RunCheckpoints
 from sdar_verl.compat.run_guards import RunGuards
 from sdar_verl.compat.run_metrics import RecordedTracking
+from sdar_verl.compat.run_stop import RunStop, drop_later_records, panel_unplayed
 from sdar_verl.compat.step_tokens import add_step_advantages, shape_advantages, step_gate_mean
 from sdar_verl.compat.teacher_rows import teacher_rows
 from sdar_verl.compat.teacher_scoring import Scorer, by_workers, score_teacher
@@ -33,9 +32,7 @@ from sdar_verl.compat.workers import AVERAGE, TEACHER_PATH
 from sdar_verl.core import resolve
 from sdar_verl.data import load_panel
 from sdar_verl.errors import SdarError
-from sdar_verl.evaluation.jsonl import drop_after_step, read_lines
 from sdar_verl.evaluation.validation import describe, validation_summary
-from sdar_verl.guards import FILE as GUARD_FILE
 from sdar_verl.guards import REWARD, ZERO_ADVANTAGE, zero_advantage_share
 from sdar_verl.settings import Settings
 from sdar_verl.skill_learning import SkillLearning
@@ -57,9 +54,7 @@ class SdarTrainer(PPOTrainerSync):
         self.served: RunTeacher | None = None
         self.guards: RunGuards | None = None
         self.checkpoints: RunCheckpoints | None = None
-        self._validating = self._left = False
-        self._unrecorded: tuple[Any, dict] | None = None  # batch and metrics of a trained step
-        self._order: dict | None = None  # of the tasks, as the running step found it
+        self.stops = RunStop(self)
         super().__init__(config)
 
     @property
@@ -77,22 +72,9 @@ class SdarTrainer(PPOTrainerSync):
         self.trainer_mode = "sync"  # verl asks the mode by name; everything but the hooks below is its sync mode
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = self.settings.poll_seconds
-        buffer._wait_for_next_poll = self._checked(buffer._wait_for_next_poll)
-        buffer.sample = self._checked(buffer.sample)
+        buffer._wait_for_next_poll = self.stops.watched(buffer._wait_for_next_poll)
+        buffer.sample = self.stops.watched(buffer.sample)
         return buffer
-
-    def _checked(self, call: Any) -> Any:
-        """`call` with a look at the agent-loop workers after it: verl neither sees them die nor their episodes fail."""
-
-        def look_after(*args: Any, **kwargs: Any) -> Any:
-            self._leave(awake=True)  # not within: the episodes that it aborts fail, and that is no error then
-            try:
-                return call(*args, **kwargs)
-            finally:
-                if not self._left:  # whom a stop has aborted is not asked how it is
-                    self.agent_loop_manager.check_alive()
-
-        return look_after
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -136,24 +118,12 @@ class SdarTrainer(PPOTrainerSync):
             self.ref_policy_wg.load_teacher(str((folder / "actor").absolute()))
         if self.skill_learning is not None:
             self.skill_learning.start(self.global_steps, folder)
-        for name in ("metrics.jsonl", "tokens.jsonl", "episodes/train.jsonl", "episodes/val.jsonl", GUARD_FILE):
-            drop_after_step(self.run_dir / name, self.global_steps or -1)  # a fresh start forgets step 0 as well
+        drop_later_records(self.run_dir, self.global_steps)
         self.guards = RunGuards(self.run_dir, self.settings.guards)
         self.checkpoints = RunCheckpoints(self.settings, self.config, self.global_steps)
         if self.global_steps > 0:
             with open_dict(self.config):
-                self.config.trainer.val_before_train = self._panel_unplayed()
-
-    def _panel_unplayed(self) -> bool:
-        """True if the run was interrupted after this step's checkpoint and before the end of its validation."""
-        if self.config.trainer.test_freq <= 0 or self.global_steps % self.config.trainer.test_freq:
-            return False
-        path = self.run_dir / "metrics.jsonl"
-        lines = [line for line in read_lines(path) if line["step"] == self.global_steps] if path.exists() else []
-        if any("val/success_rate" in line["data"] for line in lines):
-            return False
-        drop_after_step(self.run_dir / "episodes" / "val.jsonl", self.global_steps - 1)  # what was played of it
-        return True
+                trainer.val_before_train = panel_unplayed(self.run_dir, self.global_steps, trainer.test_freq)
 
     def on_init_end(self) -> None:
         term = self.settings.distillation
@@ -175,7 +145,7 @@ class SdarTrainer(PPOTrainerSync):
         batch = super().step(metrics, timing_raw)
         metrics.update(self.guards.look(self.global_steps, metrics))
         metrics.update(self.checkpoints.metrics())
-        self._unrecorded = batch, metrics
+        self.stops.step_trained(batch, metrics)
         return batch
 
     def on_step_end(self) -> None:
@@ -183,62 +153,19 @@ class SdarTrainer(PPOTrainerSync):
         if guarded or self.checkpoints.is_due(self.global_steps, self.global_steps >= self.total_training_steps):
             with marked_timer("save_checkpoint", self.timing_raw, color="green"):
                 self._save_checkpoint()  # before the rollout engine wakes up and takes its memory back
-        self._leave(awake=False)
+        self.stops.leave(awake=False)
         super().on_step_end()
 
     def on_validate_begin(self) -> None:
-        self._validating = True
+        self.stops.validating = True
         super().on_validate_begin()
 
     def on_validate_end(self) -> None:
-        self._validating = False
+        self.stops.validating = False
         super().on_validate_end()
 
-    def _leave(self, *, awake: bool, between: bool = False) -> None:
-        """End the run if its machine goes away and this is a point to do so.
-
-        `awake`: the rollout holds its memory; `between`: no step has begun since the last one was recorded.
-        A trained step is saved and recorded; its validation is left to the next start. A running one is abandoned if
-        the settings say so: then the step before it is what is saved, and its tasks come again.
-        """
-        stop = self.checkpoints.told_to_stop()
-        if stop is None:
-            return
-        step = self.global_steps
-        running = not (between or self._validating or self._unrecorded is not None)
-        if running and not self.checkpoints.may_abandon(step):
-            return
-        self._left = True
-        last = step - (running or between)
-        if last > 0 and self.checkpoints.saved_step != last:
-            if awake:
-                self.checkpoint_manager.abort_replicas(reject_request=True)
-                self.checkpoint_manager.sleep_replicas()
-            self.global_steps = last
-            if running:
-                forget(self.train_dataloader, self._order, self._save_checkpoint)
-            else:
-                self._save_checkpoint()
-            self.global_steps = step
-        if self._unrecorded is not None:
-            batch, metrics = self._unrecorded
-            self.timing_raw.setdefault("step", time.monotonic() - self._began)
-            epoch = (step - 1) // self.steps_per_epoch
-            self._compute_metrics(batch, metrics, self.timing_raw, global_steps=step, epoch=epoch)
-            metrics.pop(DAPO_FILTERED_REWARD_COUNTS_KEY, None)  # a table's, not a number
-            self.logger.log(data=metrics, step=step)
-        # before the rest is shut down: the upload may be sealed meanwhile. Of an abandoned step the files may hold
-        # episodes, which the next start drops
-        self.checkpoints.recorded(last)
-        self._shutdown_dump_executor()
-        raise self.guards.stop or self.checkpoints.told_to_stop()  # which names the checkpoint that there is now
-
     def on_step_begin(self) -> None:
-        self._unrecorded, self._began = None, time.monotonic()
-        self.checkpoints.recorded(self.global_steps - 1)
-        self._leave(awake=True, between=True)
-        if self.train_dataloader_it is not None and self.checkpoints.may_abandon(self.global_steps):
-            self._order = self.train_dataloader.state_dict()
+        self.stops.step_begins()
         if self.guards.stop is not None:  # the step it was found in is recorded by now
             self._shutdown_dump_executor()
             raise self.guards.stop
@@ -251,11 +178,11 @@ class SdarTrainer(PPOTrainerSync):
         return batch
 
     def _compute_old_log_prob(self, batch, metrics: dict):
-        self._leave(awake=False)
+        self.stops.leave(awake=False)
         return super()._compute_old_log_prob(batch, metrics)
 
     def _compute_advantage(self, batch, metrics: dict):
-        self._leave(awake=False)  # from here on its episodes are counted
+        self.stops.leave(awake=False)  # from here on its episodes are counted
         self._episode_metrics(batch, metrics)
         term = self.settings.distillation
         if term is not None:

@@ -14,8 +14,9 @@ from sdar_verl.plan.timing import (
     SCORING,
     Rates,
     environment_seconds,
-    forward_flops,
     generation_bound,
+    scoring_flops,
+    served_seconds,
     update_flops,
 )
 from sdar_verl.plan.units import GIB, PlanError, shipped
@@ -27,7 +28,9 @@ TIMERS = {
     "gen": "generate",
     "old_log_prob": "old",
     "ref": "ref",
+    "values": "values",
     "teacher": "teacher",
+    "update_critic": "critic",
     "update_actor": "update",
     "update_weights": "sync",
 }
@@ -56,15 +59,15 @@ def calibrate(run: Measured, otherwise: Rates | None = None) -> Rates:
     if missing := [name for name in ("generate", "old", "update") if not seconds.get(name, 0) > 0]:
         raise PlanError(f"{run.source}: no seconds for {', '.join(missing)}; the run has not made a whole step")
     peak, tokens = job.gpus * run.instance.bf16_flops, work.tokens(job)
-    scored = {"old": tokens, "ref": tokens, "teacher": work.teacher_tokens(job)}
     scoring = {
-        name: forward_flops(job, scored[name]) / (peak * seconds[name])
-        for name in SCORING
-        if seconds.get(name, 0) > 0 and scored[name] > 0
+        name: flops / (peak * seconds[name])
+        for name, flops in scoring_flops(job, work).items()
+        if seconds.get(name, 0) > 0
     }
-    fallback = otherwise.scoring if otherwise else dict.fromkeys(SCORING, scoring["old"])
+    fallback = dict.fromkeys(SCORING, scoring["old"]) | (dict(otherwise.scoring) if otherwise else {})
+    fallback["values"] = scoring["old"]  # a pass like this one, on the same hardware
     playing = max(seconds["generate"] - environment_seconds(job, work, job.episodes), 0.1 * seconds["generate"])
-    return Rates(
+    rates = Rates(
         scoring={name: scoring.get(name, fallback[name]) for name in SCORING},
         update=update_flops(job, tokens) / (peak * seconds["update"]),
         generate=generation_bound(job, work, run.instance, job.episodes) / playing,
@@ -72,6 +75,12 @@ def calibrate(run: Measured, otherwise: Rates | None = None) -> Rates:
         source=run.source,
         measured=otherwise is not None,
     )
+    if job.critic is not None and seconds.get("critic", 0) > 0:
+        rates = replace(rates, critic=update_flops(job.critic, tokens) / (peak * seconds["critic"]))
+    if job.servers and seconds.get("teacher", 0) > 0:
+        best = served_seconds(job, work, run.instance, replace(rates, served=1.0))
+        rates = replace(rates, served=best / seconds["teacher"])
+    return rates
 
 
 def published_rates(job: Job, work: Workload, catalogue: Catalogue) -> Rates:
@@ -81,6 +90,7 @@ def published_rates(job: Job, work: Workload, catalogue: Catalogue) -> Rates:
     past = replace(
         job, model=model, gpus=data["gpus"], nodes=1, shards=data["gpus"], tp=data["tp"], lora_rank=0, tasks=16,
         group=8, rows="step", prompt=2048, response=512, max_turns=50, checkpointing=True, rollout_bytes=2,
+        kl=True, critic=None, teacher_model=None, servers=0, epochs=1,
     )  # fmt: skip
     row = shipped("workloads")["alfworld"]
     turns = data["tokens"] / past.episodes / (row["prompt"] + row["answer"])
@@ -89,7 +99,15 @@ def published_rates(job: Job, work: Workload, catalogue: Catalogue) -> Rates:
 
 
 def from_run(
-    folder: Path, job: Job, work: Workload, rates: Rates, *, instance: Instance | None, model_config: Path | None
+    folder: Path,
+    job: Job,
+    work: Workload,
+    rates: Rates,
+    *,
+    instance: Instance | None,
+    model_config: Path | None,
+    teacher_config: Path | None = None,
+    critic_config: Path | None = None,
 ) -> tuple[Workload, Rates, list[str]]:
     """What a finished run says about a plan: its episodes, and its rates where it ran on GPUs.
 
@@ -102,7 +120,7 @@ def from_run(
         PlanError: the run left no manifest or no timed step, played another environment, or ran on GPUs of which
             nobody said what they were (`instance`).
     """
-    run, past, measured = measure_run(folder, model_config)
+    run, past, measured = measure_run(folder, model_config, teacher_config, critic_config)
     work = adopt(work, measured, job, past)
     if past.device == "cpu":
         return work, replace(rates, source=f"{rates.source} ({folder.name} ran on a CPU and has no rates to give)"), []
@@ -117,7 +135,9 @@ def _memory_remarks(run: Run, past: Job, instance: Instance) -> list[str]:
     if not used:
         return []
     planned = memory.estimate(past, instance.gpu_bytes)
-    trainer = max(planned.total(phase) - _not_the_trainers(planned, phase) for phase in ("score", "update"))
+    trainer = max(
+        planned.total(phase) - _not_the_trainers(planned, phase) for phase in memory.TRAINING if phase in planned.phases
+    )
     return [
         f"{run.name}: its trainer held at most {max(used):.1f} GiB of tensors on a GPU; the arithmetic says "
         f"{trainer / GIB:.1f}"
@@ -129,8 +149,10 @@ def _not_the_trainers(planned: memory.Memory, phase: str) -> float:
     return sum(planned.phases[phase].get(part, 0.0) for part in _NOT_TENSORS)
 
 
-def measure_run(folder: Path, model_config: Path | None) -> tuple[Run, Job, Workload]:
-    """A finished run with its own configuration and its mean workload.
+def measure_run(
+    folder: Path, model_config: Path | None, teacher_config: Path | None = None, critic_config: Path | None = None
+) -> tuple[Run, Job, Workload]:
+    """A finished run with its own configuration and its mean workload; ``config.json`` files of its models, if needed.
 
     Raises:
         PlanError: the run left no manifest or no timed step.
@@ -140,7 +162,7 @@ def measure_run(folder: Path, model_config: Path | None) -> tuple[Run, Job, Work
         raise PlanError(f"{folder} has no manifest.json, so its settings are unknown; name a run's own folder")
     config = run.manifest["config"]
     model = models.load(config["actor_rollout_ref"]["model"]["path"], model_config)
-    job = job_from_config(config, model)
+    job = job_from_config(config, model, teacher=teacher_config, critic=critic_config)
     found = {
         "turns": _typical(run, "episode/turns"),
         "prompt": _typical(run, "prompt_length/mean"),

@@ -17,7 +17,8 @@ from sdar_verl.report.style import COLOURS, STYLE, png
 _PART_COLOURS = dict(
     zip(
         PARTS,
-        "#2f6db3 #8fb4dc #5f6b7a #c9a227 #8256a8 #3a8f5c #9cc9ad #cfe5d6 #d9762b #b23a48 #e3b089 #c4cad2".split(),
+        "#2f6db3 #8fb4dc #5f6b7a #1f4a78 #bcd3ea #8a94a1 #c9a227 #8256a8 #3a8f5c #9cc9ad #cfe5d6 #d9762b #b23a48 "
+        "#e3b089 #c4cad2".split(),
         strict=True,
     )
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sdar_verl.plan import host as hosts
-from sdar_verl.plan import timing
+from sdar_verl.plan import servers, timing
 from sdar_verl.plan.catalogue import Catalogue, Instance
 from sdar_verl.plan.job import Job
 from sdar_verl.plan.timing import PREFILL_SHARE, Rates, Times
@@ -13,8 +13,11 @@ from sdar_verl.plan.units import GIB, shipped
 from sdar_verl.plan.workload import Workload, assumed
 
 METHODS = (("GRPO", None), ("GRPO+OPSD", "actor"), ("SDAR", "actor"))
+WITH_CRITIC = {"GRPO": "PPO", "GRPO+OPSD": "PPO+OPSD", "SDAR": "SDAR on PPO"}
 # enough memory for the smallest of models, one GPU: what one would rent for a teacher alone
 TEACHER_NODES = ("g6.xlarge", "g6e.xlarge", "g7e.2xlarge", "p5.4xlarge")
+_AS_REFERENCE = {"kl": True, "reference": True}
+_NO_REFERENCE = {"kl": False, "reference": False}
 _ENGINE_SHARE = 0.9  # of a teacher's GPU that its engine may take
 
 
@@ -43,10 +46,13 @@ class TeacherCost:
 
 
 def methods(job: Job, work: Workload, instance: Instance, rates: Rates) -> list[MethodCost]:
-    """GRPO, GRPO+OPSD and SDAR on this instance; the other environments with their published settings."""
+    """GRPO, GRPO+OPSD and SDAR on this instance; the other environments with their published settings.
+
+    With a critic all of them have one. The teacher has the policy's weights, whatever the plan's own has.
+    """
     published, rows = shipped("workloads")["published"], []
     for name, teacher in METHODS:
-        own = job.with_(teacher=teacher, distribution=False, moving_average=False)
+        own = job.with_(teacher=teacher, teacher_model=None, servers=0, distribution=False, moving_average=False)
         times = _times(own, work, instance, rates)
         hours_all = 0.0
         for env, settings in published.items():
@@ -62,7 +68,7 @@ def methods(job: Job, work: Workload, instance: Instance, rates: Rates) -> list[
         rate = instance.usd("on_demand")
         rows.append(
             MethodCost(
-                method=name,
+                method=name if job.critic is None else WITH_CRITIC[name],
                 step=times.step,
                 hours=times.hours,
                 usd=None if rate is None else rate * job.nodes * times.hours,
@@ -74,23 +80,41 @@ def methods(job: Job, work: Workload, instance: Instance, rates: Rates) -> list[
 
 
 def teachers(job: Job, work: Workload, instance: Instance, rates: Rates, catalogue: Catalogue) -> list[TeacherCost]:
-    """On the training node (`actor`), inside the rollout engine, or on a spot node with one GPU; empty without one."""
+    """Where this teacher could score; empty without one.
+
+    The policy's weights: in the trainer's engine (`actor`) or the rollout's. Another model: in verl's reference. Either
+    at the plan's own servers, where it has some, or on a spot node with one GPU.
+    """
     if job.teacher is None:
         return []
-    here = job.with_(teacher="actor", distribution=False)
-    base = _times(here, work, instance, rates)
-    without = _times(here.with_(teacher=None), work, instance, rates)
+    here = "actor" if job.teacher_model is None else "ref"
+    base_job = job.with_(teacher=here, servers=0, distribution=False, **({} if here == "actor" else _AS_REFERENCE))
+    base = _times(base_job, work, instance, rates)
+    # a teacher elsewhere takes no reference model's place; whether the run has one beside it is the run's own setting
+    lent = _NO_REFERENCE if job.teacher == "ref" and job.teacher_model is not None else {}
+    alone = job.with_(teacher=None, teacher_model=None, servers=0, distribution=False, **lent)
+    without = _times(alone, work, instance, rates)
     rate = instance.usd("on_demand")
     train = None if rate is None else rate * job.nodes
-    rows = [_row("actor", instance.name, base, base.step, train, 0.0, "no extra copy: the policy's own weights")]
-    flops = timing.forward_flops(here, work.teacher_tokens(here))
-    prefill = timing.prefill_seconds(here, work, instance)
-    tail = timing.tail_seconds(job, work, without.phases["generate"])
-    rows.append(
-        _row("rollout", instance.name, base, without.step + max(0.0, prefill - tail), train, 0.0,
-             f"{prefill:.0f} s of prefill, in a tail of about {tail:.0f} s")
-    )  # fmt: skip
-    need = 2 * job.model.params + 2 * GIB + job.model.kv_bytes_per_token() * (job.teacher_prompt + job.response)
+    if here == "ref":
+        note = f"{job.scorer.name} in main memory; scored once more as the reference"
+        rows = [_row("ref", instance.name, base, base.step, train, 0.0, note)]
+    else:
+        rows = [_row("actor", instance.name, base, base.step, train, 0.0, "no extra copy: the policy's own weights")]
+        prefill = timing.prefill_seconds(base_job, work, instance)
+        tail = timing.tail_seconds(job, work, without.phases["generate"])
+        rows.append(
+            _row("rollout", instance.name, base, without.step + max(0.0, prefill - tail), train, 0.0,
+                 f"{prefill:.0f} s of prefill, in a tail of about {tail:.0f} s")
+        )  # fmt: skip
+    if job.servers:
+        scoring, more = timing.served_seconds(job, work, instance, rates), servers.machines(job, instance) - job.nodes
+        where = f"{instance.name}, {job.server_gpus} more GPU{'s' * (job.server_gpus > 1)}"
+        note = f"{scoring:.0f} s to score, after all episodes have ended"
+        rows.append(_row("server", where, base, without.step + scoring, train, (rate or 0.0) * more, note))
+    flops = timing.teacher_flops(job, work)
+    scorer, longest = job.scorer, job.teacher_prompt + job.response
+    need = 2 * scorer.params + 2 * GIB + scorer.kv_bytes_per_token() * longest
     for name in TEACHER_NODES:
         node = catalogue.get(name)
         usd = node.usd("spot") or node.usd("on_demand")

@@ -88,12 +88,14 @@ def on_spot(times: Times, mtbf_hours: float, restart: float) -> Spot:
     )
 
 
-def price(instance: Instance, nodes: int, times: Times, spot: Spot, stored: float, s3_usd_per_gb_month: float) -> Cost:
-    """USD of a run; `stored` bytes lie in S3 afterwards."""
+def price(
+    instance: Instance, machines: int, times: Times, spot: Spot, stored: float, s3_usd_per_gb_month: float
+) -> Cost:
+    """USD of a run on so many machines; `stored` bytes lie in S3 afterwards."""
 
     def usd(market: str, hours: float) -> float | None:
         rate = instance.usd(market)
-        return None if rate is None or math.isinf(hours) else rate * nodes * hours
+        return None if rate is None or math.isinf(hours) else rate * machines * hours
 
     return Cost(
         on_demand=usd("on_demand", times.hours),

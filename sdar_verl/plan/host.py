@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdar_verl.plan.engine import Engine
 from sdar_verl.plan.job import Job
 from sdar_verl.plan.units import GB, GIB
 
@@ -27,7 +28,7 @@ class Host:
         loading: main memory while the weights are loaded: the first rank of a machine holds them whole.
         processes: busy processes.
         disk: part to bytes.
-        checkpoint: what one checkpoint takes (weights and optimizer in the kept type).
+        checkpoint: what one checkpoint takes (weights and optimizer in the kept type, the critic's too).
         export: the weights alone in two bytes a number, as a Hugging Face folder.
         slots: episodes that the environment processes can play at once, on all machines.
     """
@@ -49,44 +50,65 @@ class Host:
 def estimate(job: Job, tokens_per_step: float) -> Host:
     """Needs of one machine of the run; `tokens_per_step` are those that travel through TransferQueue."""
     gpus = job.gpus // job.nodes
-    state = job.weight_bytes * (job.kept + 3 * job.trainable)
-    offloaded = 0.0
-    if job.cpu_offload:
-        offloaded = state
-    else:
-        offloaded += job.weight_bytes * (job.kept + job.trainable) * job.param_offload
-        offloaded += 2 * job.weight_bytes * job.trainable * job.optimizer_offload
     first, further = ENVIRONMENTS.get(job.env, OTHER_ENVIRONMENT)
     processes = job.env_processes / job.nodes
     environments = processes * (first + further * (job.envs_per_process - 1))
-    whole = job.weight_bytes * job.kept
-    reference = job.ref_bytes * job.model.params if job.reference else 0
+    reference = job.ref_bytes * job.ref_model.params if job.reference else 0
+    critic, away = (0.0, 0.0) if job.critic is None else (_checkpoint(job.critic), _offloaded(job.critic))
+    fields = TOKEN_FIELDS + (job.critic is not None)
     memory = {
         "processes": gpus * (TRAINER_PROCESS + ENGINE_PROCESS) + RAY + job.agent_workers / job.nodes * AGENT_WORKER,
         "environments": environments,
         "reference": reference / job.nodes,
-        "offloaded training state": offloaded / job.nodes,
+        "offloaded training state": (_offloaded(job) + away) / job.nodes,
+        "teacher servers": job.server_gpus * ENGINE_PROCESS,
         # adapters are handed over alone, so the sleeping engine keeps the base weights on the host
         "sleeping rollout weights": job.rollout_bytes * job.model.params * gpus / job.tp if _parks(job) else 0,
-        "rows of a step": tokens_per_step * TOKEN_FIELDS * 8 / job.nodes,
+        "rows of a step": tokens_per_step * fields * 8 / job.nodes,
     }
-    checkpoint = job.weight_bytes * (job.kept + 2 * job.trainable)
+    checkpoint = _checkpoint(job)
     teacher = job.ref_bytes * job.model.params if job.moving_average else 0
-    kept = job.keep + 1 if job.save_every > 0 else 0
+    kept = _kept(job, job.keep) * (checkpoint + teacher) + _kept(job, job.critic_keep) * critic
     disk = {
         "installation": INSTALLATION,
         "model": 2 * job.model.params,
-        "checkpoints": kept * (checkpoint + teacher) / job.nodes,
+        "teacher": 2 * job.scorer.params if job.teacher_model is not None and job.teacher != "remote" else 0,
+        "checkpoints": kept / job.nodes,
     }
     return Host(
         memory={name: size for name, size in memory.items() if size},
-        loading=whole + reference,
-        processes=2 * gpus + round(processes) + round(job.agent_workers / job.nodes) + 2,
-        disk=disk,
-        checkpoint=checkpoint + teacher,
+        loading=max(away + _whole(job) + reference, _whole(job.critic)),
+        processes=2 * gpus + job.server_gpus + round(processes) + round(job.agent_workers / job.nodes) + 2,
+        disk={name: size for name, size in disk.items() if size or name != "teacher"},
+        checkpoint=checkpoint + teacher + critic,
         export=2 * job.model.params,
         slots=job.env_processes * job.envs_per_process,
     )
+
+
+def _whole(engine: Engine | None) -> float:
+    """Weights as they are loaded, before they are shared out."""
+    return 0.0 if engine is None else engine.weight_bytes * engine.kept
+
+
+def _checkpoint(engine: Engine) -> float:
+    """Weights and AdamW's moments."""
+    return engine.weight_bytes * (engine.kept + 2 * engine.trainable)
+
+
+def _kept(job: Job, keep: int) -> int:
+    """Checkpoints on the disk at once: one more than are kept, and with 0 every one that the run writes."""
+    if job.save_every <= 0:
+        return 0
+    return keep + 1 if keep else job.steps // job.save_every
+
+
+def _offloaded(engine: Engine) -> float:
+    """Training state that lies in main memory, of all GPUs together."""
+    if engine.cpu_offload:
+        return engine.weight_bytes * (engine.kept + 3 * engine.trainable)
+    weights = engine.weight_bytes * (engine.kept + engine.trainable) * engine.param_offload
+    return weights + 2 * engine.weight_bytes * engine.trainable * engine.optimizer_offload
 
 
 def _parks(job: Job) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ class ModelShape:
     def kv_bytes_per_token(self, dtype_bytes: int = 2) -> int:
         """Keys and values of one token in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * dtype_bytes
+
+    def with_value_head(self) -> ModelShape:
+        """The critic that verl makes of it, a token classifier: one value a token in place of the output embedding."""
+        change = self.hidden + 1 - (0 if self.tied else self.embedding)
+        return replace(self, params=self.params + change, active=self.active + change, tied=False)
 
     def lora_params(self, rank: int, targets: str | Iterable[str] = "all-linear") -> int:
         """Trainable parameters of adapters of `rank`: rank × (inputs + outputs) of each adapted layer.
@@ -161,12 +166,12 @@ def known_models() -> dict[str, dict[str, Any]]:
     return shipped("models")["models"]
 
 
-def load(path: str | Path, config_file: str | Path | None = None) -> ModelShape:
+def load(path: str | Path, config_file: str | Path | None = None, flag: str = "--model-config") -> ModelShape:
     """A model by name or folder, offline.
 
     Args:
         path: ``actor_rollout_ref.model.path``: a folder with a ``config.json``, that file, or a known model's name.
-        config_file: a ``config.json`` (or its folder) that is used instead.
+        config_file: a ``config.json`` (or its folder) that is used instead; `flag`: what gives it, for messages.
 
     Raises:
         PlanError: nothing is known about the model; the message lists the shipped ones.
@@ -182,11 +187,11 @@ def load(path: str | Path, config_file: str | Path | None = None) -> ModelShape:
             raise PlanError(f"{file} is no JSON object")
         return from_config(content, str(path) if config_file is not None else source.name)
     if config_file is not None:
-        raise PlanError(f"there is no {file}; --model-config takes a config.json or its folder")
+        raise PlanError(f"there is no {file}; {flag} takes a config.json or its folder")
     known = known_models()
     if str(path) in known:
         return from_config(known[str(path)], str(path))
     raise PlanError(
-        f"nothing is known about the model {str(path)!r}: give its config.json with --model-config FILE. Shipped are "
+        f"nothing is known about the model {str(path)!r}: give its config.json with {flag} FILE. Shipped are "
         f"the sizes of {', '.join(known)}"
     )

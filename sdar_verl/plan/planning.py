@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
-from sdar_verl.plan import comparison, timing, verdict
+from sdar_verl.plan import comparison, servers, timing, verdict
 from sdar_verl.plan import cost as costs
 from sdar_verl.plan import host as hosts
 from sdar_verl.plan import memory as memories
@@ -46,6 +46,7 @@ class Plan:
     title: str
     job: Job
     instance: Instance
+    machines: int
     memory: Memory
     fit: Fit
     changes: list[Change]
@@ -74,7 +75,15 @@ class Plan:
             "title": self.title,
             "as_of": self.today.isoformat(),
             "model": {"name": self.job.model.name, "parameters": self.job.model.params, "trained": self.job.trainable},
+            "teacher": {
+                "placement": self.job.teacher,
+                "name": self.job.scorer.name if self.job.teacher else None,
+                "parameters": self.job.scorer.params if self.job.teacher else 0,
+                "server_gpus": self.job.server_gpus,
+            },
+            "critic_parameters": self.job.critic.model.params if self.job.critic else 0,
             "instance": _instance(self.instance),
+            "machines": self.machines,
             "memory_bytes": memory,
             "peak_bytes": self.memory.peak,
             "kv_cache_bytes": {"room": self.memory.kv_room, "full_episodes": self.memory.kv_need},
@@ -115,27 +124,29 @@ def make_plan(
     Raises:
         PlanError: no instance of the catalogue has as many GPUs as the run wants in one machine.
     """
-    needed = job.gpus // job.nodes
+    needed, sizes = job.gpus // job.nodes, _sizes(job, catalogue)
 
     def option(candidate: Instance) -> Option:
         return _plan_option(job, candidate, work, rates, catalogue, mtbf_hours, restart_seconds)
 
-    options = [option(found) for found in catalogue.instances.values() if found.gpus == needed]
+    options = [option(found) for found in catalogue.instances.values() if found.gpus in sizes]
     options.sort(key=lambda o: (o.fit.word == "no", o.overrides is None, _usd(o)))
     if instance is None and not options:
-        sizes = sorted({found.gpus for found in catalogue.instances.values()})
-        raise PlanError(f"no instance has {needed} GPUs; known sizes: {sizes}. Set trainer.n_gpus_per_node or nnodes")
+        known = sorted({found.gpus for found in catalogue.instances.values()})
+        raise PlanError(f"no instance has {needed} GPUs; known sizes: {known}. Set trainer.n_gpus_per_node or nnodes")
     place = options[0].instance if instance is None else catalogue.get(instance)
     memory, host = memories.estimate(job, place.gpu_bytes), hosts.estimate(job, work.tokens(job))
     times = timing.estimate(job, work, place, rates, host)
     spot = costs.on_spot(times, mtbf_hours, restart_seconds)
     changes = verdict.changes(job, place, work.tokens(job))
     solution = verdict.solve(job, place, work.tokens(job)) if changes else None
+    machines = servers.machines(job, place)
     shown = [o.instance.name for o in options if o.cost is not None]
     return Plan(
         title=title,
         job=job,
         instance=place,
+        machines=machines,
         memory=memory,
         fit=verdict.judge(job, place, memory, host),
         changes=changes,
@@ -147,7 +158,7 @@ def make_plan(
         rates=rates,
         times=times,
         spot=spot,
-        cost=costs.price(place, job.nodes, times, spot, _stored(job, host), catalogue.s3_usd_per_gb_month),
+        cost=costs.price(place, machines, times, spot, _stored(job, host), catalogue.s3_usd_per_gb_month),
         options=options,
         methods=comparison.methods(job, work, place, rates),
         teachers=comparison.teachers(job, work, place, rates, catalogue),
@@ -169,8 +180,17 @@ def _plan_option(
     host = hosts.estimate(changed, work.tokens(changed))
     times = timing.estimate(changed, work, place, rates, host)
     spot = costs.on_spot(times, mtbf, restart)
-    cost = costs.price(place, job.nodes, times, spot, _stored(changed, host), catalogue.s3_usd_per_gb_month)
+    machines = servers.machines(changed, place)
+    cost = costs.price(place, machines, times, spot, _stored(changed, host), catalogue.s3_usd_per_gb_month)
     return Option(place, fit, memories.estimate(changed, place.gpu_bytes).peak, overrides, times, spot, cost)
+
+
+def _sizes(job: Job, catalogue: Catalogue) -> set[int]:
+    """GPUs of machines that a plan looks at: as many as train, or the fewest that hold the teacher's servers too."""
+    training = job.gpus // job.nodes
+    both = training + math.ceil(job.servers / job.nodes) * job.server_tp
+    larger = [found.gpus for found in catalogue.instances.values() if found.gpus >= both]
+    return {training, min(larger)} if job.servers and larger else {training}
 
 
 def _stored(job: Job, host: Host) -> float:

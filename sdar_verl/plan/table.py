@@ -19,7 +19,9 @@ PHASE_NAMES = {
     "environment": "episodes: environments",
     "old": "old log-probabilities",
     "ref": "reference log-probs",
+    "values": "critic's values",
     "teacher": "teacher log-probs",
+    "critic": "critic update",
     "update": "actor update",
     "sync": "weights to rollout",
     "other": "other",
@@ -41,14 +43,16 @@ def memory_table(plan: Plan, unicode: bool = True) -> str:
     rows = [["GiB on one GPU", *phases]]
     for part in used:
         rows.append([part, *(_gib(plan.memory.phases[phase].get(part)) for phase in phases)])
+    host = ["·" if phase == "server" else "host" for phase in phases]
+    one_model = plan.job.teacher == "ref" and plan.job.teacher_model is not None
     if plan.job.reference:
-        rows.append(["reference", *("host" for _ in phases)])
-    if plan.job.teacher in ("actor", "ref") and "teacher" not in used:
+        rows.append(["teacher, as reference" if one_model else "reference", *host])
+    if plan.job.teacher in ("actor", "ref") and "teacher" not in used and not one_model:
         rows.append(["teacher", *("no copy" for _ in phases)])
     rows.append(["sum", *(_gib(plan.memory.total(phase)) for phase in phases)])
-    size = plan.instance.gpu_bytes
+    size, width = plan.instance.gpu_bytes, max(10, *map(len, phases))
     bars = [
-        f"{phase:<10} {bar(plan.memory.total(phase) / size, unicode)} {plan.memory.total(phase) / GIB:6.1f} of "
+        f"{phase:<{width}} {bar(plan.memory.total(phase) / size, unicode)} {plan.memory.total(phase) / GIB:6.1f} of "
         f"{size / GIB:.1f} GiB, {100 * plan.memory.total(phase) / size:3.0f} %"
         for phase in phases
     ]
@@ -78,11 +82,17 @@ def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[s
 def _head(plan: Plan) -> str:
     job, place = plan.job, plan.instance
     trained = f"LoRA rank {job.lora_rank}: {job.trainable / 1e6:.1f} M trained" if job.lora_rank else "all trained"
-    machines = f"{job.nodes} × " if job.nodes > 1 else ""
+    machines = f"{plan.machines} × " if plan.machines > 1 else ""
+    teacher = job.teacher or "none"
+    if job.teacher_model is not None:
+        teacher += f" ({job.scorer.name}, {job.scorer.params / 1e9:.3f} B)"
+    if job.servers:
+        teacher += f" on {job.server_gpus} GPU{'s' * (job.server_gpus > 1)} more"
+    critic = "" if job.critic is None else f", critic {job.critic.model.params / 1e9:.3f} B"
     return "\n".join([
         f"{plan.title} on {machines}{place.name}: {job.gpus} × {place.gpu} of {place.gpu_bytes / GIB:.1f} GiB",
         f"  {job.model.name}: {job.model.params / 1e9:.3f} B parameters, {trained}; method {job.method}, teacher "
-        f"{job.teacher or 'none'}, reference {'yes' if job.kl else 'no'}",
+        f"{teacher}, reference {'yes' if job.kl else 'no'}{critic}",
         f"  {job.tasks} tasks × {job.group} episodes, {job.steps} steps; rows of {job.prompt} + {job.response} tokens, "
         + (f"teacher's of {job.teacher_prompt} + {job.response}; " if job.teacher else "")
         + f"micro-batches of {job.update_tokens} tokens",
@@ -185,13 +195,20 @@ def _options(plan: Plan) -> str:
 
 def _option(option: Option) -> list[str]:
     place, cost = option.instance, option.cost
-    needs = "" if not option.overrides else " ".join(o.rpartition(".")[2] for o in option.overrides)
+    needs = "" if not option.overrides else " ".join(_short(override) for override in option.overrides)
     first = [place.name, f"{place.gpus}", f"{place.gpu_bytes / GIB:.1f}", f"{option.peak / GIB:.1f}"]
     if cost is None or option.times is None:
         return [*first, "no", "–", "–", "–", "–", "more GPUs or memory"]
     fit = option.fit.word if not option.overrides else "changed"
     money = [_usd(value) for value in (cost.on_demand, cost.spot, cost.capacity_block)]
     return [*first, fit, f"{option.times.hours:.0f}", *money, needs]
+
+
+def _short(override: str) -> str:
+    """The key's last part; what is not the policy's own says whose it is."""
+    key, _, value = override.partition("=")
+    owner = next((who for who in ("critic.", "server.") if who in key), "")
+    return f"{owner}{key.rpartition('.')[2]}={value}"
 
 
 def _methods(plan: Plan) -> str:

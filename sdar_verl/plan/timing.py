@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sdar_verl.plan.catalogue import Instance
+from sdar_verl.plan.engine import Engine
 from sdar_verl.plan.host import Host
 from sdar_verl.plan.job import Job
+from sdar_verl.plan.models import ModelShape
 from sdar_verl.plan.units import HOUR
 from sdar_verl.plan.workload import Workload
 
-PHASES = ("generate", "environment", "old", "ref", "teacher", "update", "sync", "other")
-SCORING = ("old", "ref", "teacher")
+PHASES = ("generate", "environment", "old", "ref", "values", "teacher", "critic", "update", "sync", "other")
+SCORING = ("old", "ref", "values", "teacher")  # passes of the training engines without gradient
 LAUNCH_SECONDS = 0.004  # of one decoding step beside what memory bandwidth asks for
 PREFILL_SHARE = 0.4  # of peak arithmetic while prompts are read
 SYNC_RATE = 10e9  # bytes a second from the trainer's shards into the engines of one GPU
@@ -33,6 +35,8 @@ class Rates:
         other: seconds of a step that belong to no phase.
         source: what was measured.
         measured: whether it was on this kind of hardware.
+        critic: as `update`, of the critic's; None where nothing else is known than the policy's.
+        served: of peak arithmetic, while teacher servers read prompts.
     """
 
     scoring: Mapping[str, float]
@@ -41,6 +45,8 @@ class Rates:
     other: float
     source: str
     measured: bool
+    critic: float | None = None
+    served: float = PREFILL_SHARE
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,38 @@ class Times:
         return self.hours_without_saves + self.saves * self.save / HOUR
 
 
-def forward_flops(job: Job, tokens: float) -> float:
+def model_flops(model: ModelShape, tokens: float) -> float:
     """Multiplications and additions of a forward pass: two for each parameter and token; a lookup is none."""
-    return 2 * (job.model.active - (0 if job.model.tied else job.model.embedding)) * tokens
+    return 2 * (model.active - (0 if model.tied else model.embedding)) * tokens
 
 
-def update_flops(job: Job, tokens: float) -> float:
-    """Forward, backward (twice a forward; once where only adapters have gradients) and recomputed blocks."""
-    passes = 1 + (1 if job.lora_rank else 2) + (1 if job.checkpointing else 0)
-    return passes * forward_flops(job, tokens)
+def forward_flops(engine: Engine, tokens: float) -> float:
+    """Those of a trained model's forward pass."""
+    return model_flops(engine.model, tokens)
+
+
+def update_flops(engine: Engine, tokens: float) -> float:
+    """Of each epoch: forward, backward (twice a forward; once if adapters alone have gradients), recomputed blocks."""
+    passes = 1 + (1 if engine.lora_rank else 2) + (1 if engine.checkpointing else 0)
+    return engine.epochs * passes * forward_flops(engine, tokens)
+
+
+def scoring_flops(job: Job, work: Workload) -> dict[str, float]:
+    """Arithmetic of a step's passes without gradient in the training engines, by phase (see `SCORING`)."""
+    tokens = work.tokens(job)
+    flops = {"old": forward_flops(job, tokens)}
+    if job.kl:
+        flops["ref"] = model_flops(job.ref_model, tokens)
+    if job.critic is not None:
+        flops["values"] = forward_flops(job.critic, tokens)
+    if job.teacher in ("actor", "ref"):
+        flops["teacher"] = teacher_flops(job, work)
+    return flops
+
+
+def teacher_flops(job: Job, work: Workload) -> float:
+    """Arithmetic of one pass of the teacher over a step's rows, wherever it is."""
+    return model_flops(job.scorer, work.teacher_tokens(job))
 
 
 def generation_bound(job: Job, work: Workload, instance: Instance, episodes: int) -> float:
@@ -100,7 +129,12 @@ def generation_bound(job: Job, work: Workload, instance: Instance, episodes: int
 
 def prefill_seconds(job: Job, work: Workload, instance: Instance) -> float:
     """Seconds in which the rollout engines read the teacher's rows."""
-    return forward_flops(job, work.teacher_tokens(job)) / (job.gpus * instance.bf16_flops * PREFILL_SHARE)
+    return teacher_flops(job, work) / (job.gpus * instance.bf16_flops * PREFILL_SHARE)
+
+
+def served_seconds(job: Job, work: Workload, instance: Instance, rates: Rates) -> float:
+    """Seconds in which the run's own teacher servers read a step's rows, after all of its episodes have ended."""
+    return teacher_flops(job, work) / (job.server_gpus * instance.bf16_flops * rates.served)
 
 
 def tail_seconds(job: Job, work: Workload, generate: float) -> float:
@@ -118,25 +152,28 @@ def estimate(job: Job, work: Workload, instance: Instance, rates: Rates, host: H
     """Times of a run on one kind of instance."""
     peak = job.gpus * instance.bf16_flops
     tokens, episodes = work.tokens(job), job.episodes
-    scored = {"old": tokens, "ref": tokens if job.kl else 0.0}
-    scored["teacher"] = work.teacher_tokens(job) if job.teacher in ("actor", "ref") else 0.0
-    phases = {
+    phases = dict.fromkeys(PHASES, 0.0) | {
         "generate": generation_bound(job, work, instance, episodes) / rates.generate,
         "environment": environment_seconds(job, work, episodes),
-        **{name: forward_flops(job, scored[name]) / (peak * rates.scoring[name]) for name in SCORING},
+        **{name: flops / (peak * rates.scoring[name]) for name, flops in scoring_flops(job, work).items()},
         "update": update_flops(job, tokens) / (peak * rates.update),
         "sync": job.rollout_bytes * job.model.params / job.tp / SYNC_RATE,
         "other": rates.other,
     }
+    if job.servers:
+        phases["teacher"] = served_seconds(job, work, instance, rates)
+    if job.critic is not None:
+        phases["critic"] = update_flops(job.critic, tokens) / (peak * (rates.critic or rates.update))
     if job.teacher == "rollout":
         phases["generate"] += max(
             0.0, prefill_seconds(job, work, instance) - tail_seconds(job, work, phases["generate"])
         )
     if job.distribution:  # the teacher reads its rows once more inside the update
-        phases["update"] += forward_flops(job, work.teacher_tokens(job)) / (peak * rates.update)
-    if job.cpu_offload:
-        phases["update"] += _on_the_host(job, work.rows(job), tokens)
-    phases["sync"] += _moved(job)
+        phases["update"] += job.epochs * teacher_flops(job, work) / (peak * rates.update)
+    for engine, phase in zip(job.engines, ("update", "critic"), strict=False):
+        if engine.cpu_offload:
+            phases[phase] += _on_the_host(engine, work.rows(job), tokens)
+        phases["sync"] += _moved(engine)
     panel = job.panel or episodes
     playing = generation_bound(job, work, instance, panel) / rates.generate + environment_seconds(job, work, panel)
     return Times(
@@ -150,16 +187,17 @@ def estimate(job: Job, work: Workload, instance: Instance, rates: Rates, host: H
     )
 
 
-def _on_the_host(job: Job, rows: float, tokens: float) -> float:
+def _on_the_host(engine: Engine, rows: float, tokens: float) -> float:
     """Seconds of a step that FSDP2's offload policy adds: AdamW in main memory, weights and gradients over PCIe."""
-    updates = max(1.0, rows / job.mini_rows)
-    passes = max(1.0, tokens / (job.gpus * job.update_tokens))
-    adam = 7 * job.weight_bytes * job.trainable / (HOST_RATE * job.nodes)  # four read, three written
-    moved = job.weight_bytes * (2 * job.kept + job.trainable) / job.gpus / PCIE_RATE
-    return updates * adam + passes * moved
+    updates = max(1.0, rows / engine.mini_rows)
+    passes = max(1.0, tokens / (engine.gpus * engine.update_tokens))
+    adam = 7 * engine.weight_bytes * engine.trainable / (HOST_RATE * engine.nodes)  # four read, three written
+    moved = engine.weight_bytes * (2 * engine.kept + engine.trainable) / engine.gpus / PCIE_RATE
+    return engine.epochs * (updates * adam + passes * moved)
 
 
-def _moved(job: Job) -> float:
+def _moved(engine: Engine) -> float:
     """Seconds of a step in which verl moves training state between host and GPU: scoring and update, there and back."""
-    weights, moments = job.weight_bytes * job.kept / job.shards, 2 * job.weight_bytes * job.trainable / job.shards
-    return (4 * weights * job.param_offload + 2 * moments * job.optimizer_offload) / PCIE_RATE
+    weights = engine.weight_bytes * engine.kept / engine.shards
+    moments = 2 * engine.weight_bytes * engine.trainable / engine.shards
+    return (4 * weights * engine.param_offload + 2 * moments * engine.optimizer_offload) / PCIE_RATE

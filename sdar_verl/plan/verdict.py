@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from sdar_verl.plan import host as hosts
 from sdar_verl.plan import memory as memories
+from sdar_verl.plan import servers
+from sdar_verl.plan.candidates import candidates, tokens_override, with_tokens
 from sdar_verl.plan.catalogue import Instance
 from sdar_verl.plan.host import Host
 from sdar_verl.plan.job import Job
@@ -17,7 +17,6 @@ from sdar_verl.plan.units import GB, GIB
 
 TIGHT = 0.95  # of a GPU: above it, a plan is called tight
 ROOMY = 0.70  # below it, larger micro-batches are suggested
-_FLOOR = 1024
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,15 @@ def judge(job: Job, instance: Instance, memory: Memory, host: Host) -> Fit:
     problems, warnings, gpus = [], [], job.gpus // job.nodes
     if gpus > instance.gpus:
         problems.append(f"the run asks for {gpus} GPUs a machine, {instance.name} has {instance.gpus}")
-    elif gpus < instance.gpus:
-        warnings.append(f"{instance.gpus - gpus} of {instance.gpus} GPUs stay idle; set trainer.n_gpus_per_node")
+    else:
+        problems += _server_problems(job, instance)
+        warnings += _idle(job, instance)
     share = memory.peak / instance.gpu_bytes
     for phase in memory.phases:
         if memory.total(phase) > instance.gpu_bytes:
             over = (memory.total(phase) - instance.gpu_bytes) / GIB
-            problems.append(f"the {phase} phase is {over:.1f} GiB over the GPU's {instance.gpu_bytes / GIB:.1f}")
+            who = "a teacher server" if phase == "server" else f"the {phase} phase"
+            problems.append(f"{who} is {over:.1f} GiB over the GPU's {instance.gpu_bytes / GIB:.1f}")
     if memory.kv_room < memory.kv_longest:
         problems.append(
             f"the rollout engine has {max(0.0, memory.kv_room) / GIB:.1f} GiB for keys and values, less than one "
@@ -72,7 +73,7 @@ def judge(job: Job, instance: Instance, memory: Memory, host: Host) -> Fit:
             f"room for {memory.kv_room / GIB:.1f}: some will wait or be computed again"
         )
     resting = memory.phases["rollout"]
-    trained = sum(resting.get(part, 0.0) for part in ("actor weights",)) + memories.TRAINER_CONTEXT
+    trained = sum(resting.get(part, 0.0) for part in ("actor weights", "critic weights")) + memories.TRAINER_CONTEXT
     if trained + job.utilization * instance.gpu_bytes > instance.gpu_bytes:
         problems.append("vLLM finds less free memory at its start than gpu_memory_utilization asks for")
     if host.memory_peak > instance.memory_gib * GIB:
@@ -95,6 +96,33 @@ def judge(job: Job, instance: Instance, memory: Memory, host: Host) -> Fit:
     return Fit(word, tuple(problems), tuple(warnings))
 
 
+def _server_problems(job: Job, instance: Instance) -> Iterator[str]:
+    """Why the run's own teacher servers would not start."""
+    if not job.servers:
+        return
+    if job.server_tp > instance.gpus:
+        yield f"a teacher server asks for {job.server_tp} GPUs of one machine, {instance.name} has {instance.gpus}"
+    room = servers.memory(job, instance.gpu_bytes, memories.ENGINE_WORKSPACE)["KV cache"]
+    if room < (longest := servers.longest(job)):
+        yield (
+            f"a teacher server has {room / GIB:.1f} GiB for keys and values, less than one request of "
+            f"{job.teacher_row + 1} tokens ({longest / GIB:.1f} GiB): vLLM refuses to start"
+        )
+
+
+def _idle(job: Job, instance: Instance) -> Iterator[str]:
+    """What is rented and not used, and machines that servers need beside the trainer's."""
+    rented = servers.machines(job, instance)
+    idle = rented * instance.gpus - job.gpus - job.server_gpus
+    if rented > job.nodes:
+        yield (
+            f"teacher servers find no free GPU beside the trainer: {rented - job.nodes} more {instance.name} is "
+            f"counted, and {idle} GPUs stay idle; a smaller machine in the same Ray cluster costs less"
+        )
+    elif idle > 0:
+        yield f"{idle} of {rented * instance.gpus} GPUs stay idle; set trainer.n_gpus_per_node"
+
+
 def changes(job: Job, instance: Instance, tokens_per_step: float) -> list[Change]:
     """Single changes that lower the fullest phase, those that make the run fit first; empty if it fits already."""
 
@@ -106,7 +134,7 @@ def changes(job: Job, instance: Instance, tokens_per_step: float) -> list[Change
     if fit.ok:
         return []
     found = []
-    for step, (overrides, price, apply) in enumerate(_candidates(job, instance)):
+    for step, (overrides, price, apply) in enumerate(candidates(job, instance)):
         changed = apply(job)
         memory, then = planned(changed)
         if then.ok or memory.peak < now.peak - 0.1 * GIB or len(then.problems) < len(fit.problems):
@@ -140,79 +168,12 @@ def spare(job: Job, instance: Instance) -> Change | None:
     if memory.total("update") > ROOMY * instance.gpu_bytes or not job.dynamic:
         return None
     tokens = job.update_tokens
-    while memories.estimate(_with_tokens(job, tokens * 2), instance.gpu_bytes).peak <= 0.9 * instance.gpu_bytes:
+    while memories.estimate(with_tokens(job, tokens * 2), instance.gpu_bytes).peak <= 0.9 * instance.gpu_bytes:
         tokens *= 2
         if tokens >= 1 << 17:
             break
     if tokens == job.update_tokens:
         return None
-    larger = _with_tokens(job, tokens)
-    return Change((_tokens_override(tokens),), "fewer, larger micro-batches", larger,
+    larger = with_tokens(job, tokens)
+    return Change((tokens_override(tokens),), "fewer, larger micro-batches", larger,
                   memories.estimate(larger, instance.gpu_bytes), True)  # fmt: skip
-
-
-def _with_tokens(job: Job, tokens: int) -> Job:
-    longest = max(job.row, job.teacher_row)
-    return job.with_(update_tokens=max(tokens, job.row), score_tokens=max(tokens, longest))
-
-
-def _tokens_override(tokens: int) -> str:
-    return f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={tokens}"
-
-
-Candidate = tuple[tuple[str, ...], str, Callable[[Job], Job]]
-
-
-def _candidates(job: Job, instance: Instance) -> Iterator[Candidate]:
-    """What may be changed, the least costly first."""
-    actor = "actor_rollout_ref.actor"
-
-    def put(**values: Any) -> Callable[[Job], Job]:
-        return lambda current: current.with_(**values)
-
-    least = math.ceil(max(job.row, job.teacher_row) / _FLOOR) * _FLOOR
-    tokens = 1 << (max(job.update_tokens, job.score_tokens) - 1).bit_length() >> 1
-    while tokens >= least:
-        overrides = (_tokens_override(tokens),) if job.dynamic else (
-            f"{actor}.use_dynamic_bsz=true", _tokens_override(tokens))  # fmt: skip
-        yield overrides, "more, smaller micro-batches; the gradient stays the same", (
-            lambda current, t=tokens: _with_tokens(current, t).with_(dynamic=True))  # fmt: skip
-        tokens //= 2
-    if job.update_tokens > least or job.score_tokens > least:
-        yield (_tokens_override(least),), "the smallest micro-batch that holds the longest row", (
-            lambda current: _with_tokens(current, least).with_(dynamic=True))  # fmt: skip
-    for share in (0.5, 0.4, 0.3):
-        if share < job.utilization:
-            yield (f"actor_rollout_ref.rollout.gpu_memory_utilization={share}",), "less room for keys and values", put(
-                utilization=share)  # fmt: skip
-    if job.max_model_len > (longest := max(job.row, job.teacher_row)):
-        yield (f"actor_rollout_ref.rollout.max_model_len={longest}",), "nothing: no sequence is longer", put(
-            max_model_len=longest)  # fmt: skip
-    for tp in (2, 4, 8):
-        if tp > job.tp and job.gpus % tp == 0 and tp <= instance.gpus:
-            yield (f"actor_rollout_ref.rollout.tensor_model_parallel_size={tp}",), (
-                "fewer, larger rollout engines: decoding waits more for other GPUs"), put(tp=tp)  # fmt: skip
-    if not job.sleeps and job.device != "cpu":
-        yield ("actor_rollout_ref.rollout.free_cache_engine=true",), "seconds a step to wake up", put(sleeps=True)
-    if not job.cpu_offload and not (job.param_offload and job.optimizer_offload):
-        yield (f"{actor}.fsdp_config.param_offload=true", f"{actor}.fsdp_config.optimizer_offload=true"), (
-            "seconds a step to move the training state, and main memory; helps while episodes are played"), put(
-            param_offload=True, optimizer_offload=True)  # fmt: skip
-    if not job.fused and not job.distribution:
-        yield ("actor_rollout_ref.model.use_fused_kernels=true",), (
-            "another kernel for the output layer, which never forms the logits; not run by this project"), put(
-            fused=True)  # fmt: skip
-    if not job.checkpointing:
-        yield ("actor_rollout_ref.model.enable_gradient_checkpointing=true",), "a third more arithmetic", put(
-            checkpointing=True)  # fmt: skip
-    if job.distribution:
-        yield ("sdar.distillation.divergence=sampled_token",), "another objective: sampled tokens alone", put(
-            distribution=False)  # fmt: skip
-    if not job.cpu_offload:
-        yield (f"{actor}.fsdp_config.offload_policy=true",), (
-            "training state and optimizer on the host: a minute a step or more for billions of parameters"), put(
-            cpu_offload=True, param_offload=False, optimizer_offload=False)  # fmt: skip
-    if not job.lora_rank:
-        yield ("actor_rollout_ref.model.lora_rank=32", f"{actor}.fsdp_config.model_dtype=bf16"), (
-            "adapters instead of all weights: another model is trained"), put(
-            lora_rank=32, lora_targets="all-linear", weight_bytes=2, reference=False)  # fmt: skip

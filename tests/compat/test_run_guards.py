@@ -1,12 +1,11 @@
-"""Guards inside a run: their file, an interruption, the checkpoint before a stop, and the exit code."""
-
-import pickle
+"""Guards inside a run: their file, an interruption, and the checkpoint before a stop."""
 
 import pytest
 import torch
 
-from sdar_verl import guards, train
+from sdar_verl import guards
 from sdar_verl.compat.run_guards import RunGuards
+from sdar_verl.compat.run_stop import RunStop
 from sdar_verl.compat.trainer import SdarTrainer
 from sdar_verl.evaluation.jsonl import JsonlWriter, drop_after_step, read_lines
 from sdar_verl.guards import GuardSettings, GuardStop
@@ -76,7 +75,7 @@ def test_the_step_that_stops_has_its_checkpoint_and_its_metrics_first(tmp_path, 
     told = []
     trainer = object.__new__(SdarTrainer)
     trainer.guards, trainer.checkpoints, trainer.global_steps = RunGuards(tmp_path, STOP), Untold(), 0
-    trainer.train_dataloader_it, trainer.total_training_steps, trainer._validating = None, 9, False
+    trainer.train_dataloader_it, trainer.total_training_steps, trainer.stops = None, 9, RunStop(trainer)
     trainer._step_folder = lambda: tmp_path
     trainer.timing_raw, trainer.skill_learning = {}, None
     base = SdarTrainer.__mro__[1]
@@ -96,18 +95,3 @@ def test_the_step_that_stops_has_its_checkpoint_and_its_metrics_first(tmp_path, 
             told.append(f"log {metrics['guard/kl_blowup']}")
     saves = ["save 1"] if due else []
     assert told == [*saves, "end 1", "log 0.0", "save 2", "end 2", "log 1.0", "shut"]
-
-
-def test_a_stop_comes_through_rays_wrapping_with_its_own_exit_code(monkeypatch, capsys):
-    ray_exceptions = pytest.importorskip("ray.exceptions")
-    stop = pickle.loads(pickle.dumps(GuardStop("step 2: kl_blowup: too far")))
-    wrapped = ray_exceptions.RayTaskError("run", "a long traceback", stop).as_instanceof_cause()
-
-    def run(config):
-        raise wrapped
-
-    monkeypatch.setattr(train, "run", run)
-    with pytest.raises(SystemExit) as end:
-        train._main.__wrapped__({})
-    assert end.value.code == guards.EXIT_CODE == 3
-    assert capsys.readouterr().err == "sdar: stopped by a guard: step 2: kl_blowup: too far\n"

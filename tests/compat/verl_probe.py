@@ -38,8 +38,8 @@ from sdar_verl.compat.trainer import SdarTrainer
 from sdar_verl.compat.workers import SdarActorRolloutRefWorker, SdarTrainingWorker
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
-OWN_STEPS = {"logger", "_step_folder", "_checked", "_panel_unplayed", "_compute_teacher_log_prob", "_episode_metrics"}
-OWN_STEPS |= {"_write_checkpoint", "_leave", "_by_workers"}
+OWN_STEPS = {"logger", "_step_folder", "_write_checkpoint", "_compute_teacher_log_prob", "_episode_metrics"}
+OWN_STEPS |= {"_by_workers"}
 OWN_CALLS = {"update_teacher", "save_teacher", "load_teacher", "compute_average_log_prob", "_teacher", "_teacher_file"}
 # our class, verl's class, the names that are ours alone; every other name must be verl's, or a hook is never called
 PAIRS = [
@@ -91,6 +91,8 @@ CALLED = {
 ATTRIBUTES = [
     (PPOTrainer, {"trainer_mode", "role_worker_mapping", "actor_rollout_wg", "ref_policy_wg", "ref_in_actor"}),
     (PPOTrainer, {"timing_raw", "global_steps", "use_reference_policy", "agent_loop_manager", "tokenizer", "logger"}),
+    (PPOTrainer, {"checkpoint_manager", "train_dataloader", "train_dataloader_it", "steps_per_epoch"}),
+    (PPOTrainer, {"_compute_metrics", "_shutdown_dump_executor"}),
     (replay_buffer.ReplayBuffer, {"poll_interval"}),
     (loops.AgentLoopManager, {"agent_loop_workers"}),
     (agent_loop_tq.AgentLoopManagerTQ, {"agent_loop_workers_class"}),

@@ -118,9 +118,9 @@ def train(games, model, tmp_path):
     """``train("name", {key: value})`` starts a run in that folder; nothing of it outlives the test."""
     runs = []
 
-    def start(name: str, overrides: dict | None = None, temp: Path | None = None) -> RealRun:
+    def start(name: str, overrides: dict | None = None, **more) -> RealRun:
         base = {"env.alfworld.data_root": games, "actor_rollout_ref.model.path": model}
-        run = RealRun(tmp_path / name, {**base, **(overrides or {})}, tmp_path / f"{name}.log", temp)
+        run = RealRun(tmp_path / name, {**base, **(overrides or {})}, tmp_path / f"{name}.log", **more)
         runs.append(run)
         return run
 

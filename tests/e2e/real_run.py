@@ -49,18 +49,29 @@ class RealRun:
         run_dir: the run's folder; a second run there resumes.
         overrides: Hydra keys and values that replace or extend `SHORT`.
         log: file for everything the run prints.
+        temp: the temp folder of a run before.
+        phases: let its timers tell which phase they time, for `phases`.
     """
 
-    def __init__(self, run_dir: Path, overrides: dict[str, Any], log: Path, temp: Path | None = None):
+    def __init__(
+        self, run_dir: Path, overrides: dict[str, Any], log: Path, temp: Path | None = None, phases: bool = False
+    ):
         self.run_dir, self.log = run_dir, log
         self.temp = temp or Path(tempfile.mkdtemp(prefix="e2e", dir="/tmp"))  # short: socket names live in it
         self._seen: set[psutil.Process] = set()
+        self._looked = 0.0
         self.shared_memory: set[int] = set()  # inodes of what its processes were seen to hold
         self._ports: set[int] = set()
         keys = {**SHORT, "sdar.run_dir": run_dir, **overrides}
         if (env := overrides.get("env", "alfworld")) != "alfworld":
             keys = {key: value for key, value in keys.items() if not key.startswith("env.alfworld.")}
             keys = {"env": env, **keys}
+        told: dict[str, str] = {}
+        self._phases = log.with_suffix(".phases")
+        if phases:
+            self._phases.write_text("")
+            paths = [str(Path(__file__).parent / "phases"), os.environ.get("PYTHONPATH", "")]
+            told = {"PHASES_FILE": str(self._phases), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sdar_verl.train", *(f"{key}={value}" for key, value in keys.items())],
@@ -69,7 +80,13 @@ class RealRun:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
-                env={**os.environ, "TMPDIR": str(self.temp), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
+                env={
+                    **os.environ,
+                    "TMPDIR": str(self.temp),
+                    "OMP_NUM_THREADS": "1",
+                    "RAY_worker_niceness": "0",
+                    **told,
+                },
             )
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -90,6 +107,12 @@ class RealRun:
         self._seen |= found
         self.shared_memory |= leftovers.in_use(process.pid for process in found)
         return {process for process in found if _alive(process)}
+
+    def _remember(self) -> None:
+        """`look` every two seconds: to look each time took a tenth of a core of those that the run needs."""
+        if time.monotonic() > self._looked + 2:
+            self.look()
+            self._looked = time.monotonic()
 
     def named(self, part: str) -> list[psutil.Process]:
         """Living processes of the run whose command line holds `part`."""
@@ -118,6 +141,10 @@ class RealRun:
     def steps(self) -> list[int]:
         return [line["step"] for line in self.lines("metrics.jsonl")]
 
+    def phases(self) -> list[str]:
+        """``begin <phase>`` and ``end <phase>`` as verl's timers told them; see phases/sitecustomize.py."""
+        return self._phases.read_text().splitlines()
+
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
@@ -133,23 +160,23 @@ class RealRun:
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
-    def until(self, done: Callable[[], Any], what: str, timeout: float = 480) -> Any:
-        """Wait until `done` gives something true while the run is alive; returns it."""
+    def until(self, done: Callable[[], Any], what: str, timeout: float = 480, pause: float = 0.3) -> Any:
+        """Wait until `done` gives something true while the run is alive, asking every `pause` seconds; returns it."""
         limit = time.monotonic() + timeout
         while True:
             if result := done():
                 return result
-            self.look()
+            self._remember()
             code = self.process.poll()
             assert code is None, f"the run ended with {code} before {what}:\n{self.tail()}"
             assert time.monotonic() < limit, f"no {what} within {timeout} s:\n{self.tail()}"
-            time.sleep(0.3)
+            time.sleep(pause)
 
     def wait(self, timeout: float = 600) -> int:
         """The exit code; fails the test when the run takes longer."""
         limit = time.monotonic() + timeout
         while (code := self.process.poll()) is None:
-            self.look()
+            self._remember()
             assert time.monotonic() < limit, f"the run did not end within {timeout} s:\n{self.tail()}"
             time.sleep(0.3)
         return code

@@ -36,9 +36,11 @@ def test_kills_and_signals_one_after_the_other(train):
     _kill_agent_worker(run)
     before = _check_records(run)
 
-    run = train("run", LONG)
+    run = train("run", LONG, phases=True)
     run.until(lambda: run.steps() and run.steps()[-1] > before[-1], "step after the resume")
     assert run.note_ports()
+    begun = len(run.phases())
+    run.until(lambda: "begin save_checkpoint" in run.phases()[begun:], "checkpoint being saved", pause=0.01)
     run.signal(signal.SIGKILL)
     run.process.wait()
     run.wait_gone(120)

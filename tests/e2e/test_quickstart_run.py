@@ -18,7 +18,8 @@ def short(monkeypatch):
     return plan
 
 
-def test_both_methods_train_from_one_start_and_the_report_compares_them(tmp_path, short):
+def test_both_methods_train_from_one_start_and_the_report_compares_them(tmp_path, short, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # or a test beside it takes nearly all of the machine
     out, said = tmp_path / "a folder, with=signs", []
     page = quick.quickstart(out, seed=5, say=said.append)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 
 from hypothesis import strategies as st
 
 from sdar_verl.plan import compose, models
+from sdar_verl.plan.engine import Engine
 from sdar_verl.plan.job import Job, job_from_config
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +47,14 @@ def plain_job(model="Qwen/Qwen2.5-7B-Instruct", gpus=8, **changes):
         kl=False,
         reference=False,
         ref_bytes=2,
+        critic=None,
+        critic_keep=2,
         teacher=None,
         teacher_prompt=4096,
+        teacher_model=None,
+        servers=0,
+        server_tp=1,
+        server_share=0.85,
         distribution=False,
         moving_average=False,
         tp=1,
@@ -57,6 +65,7 @@ def plain_job(model="Qwen/Qwen2.5-7B-Instruct", gpus=8, **changes):
         rollout_bytes=2,
         bucket=2 << 30,
         mini_rows=256,
+        epochs=1,
         tasks=16,
         group=8,
         steps=150,
@@ -101,6 +110,28 @@ JOBS = st.builds(
     reference=st.booleans(),
     sleeps=st.booleans(),
     utilization=st.floats(0.1, 0.95),
+    param_offload=st.booleans(),
+    optimizer_offload=st.booleans(),
+    cpu_offload=st.booleans(),
+)
+
+
+def plain_critic(model="Qwen/Qwen2.5-7B-Instruct", **changes):
+    """A critic made of a model, with the settings of `plain_job`."""
+    policy = plain_job(model)
+    values = {field.name: getattr(policy, field.name) for field in fields(Engine)}
+    return Engine(**{**values, "model": policy.model.with_value_head(), **changes})
+
+
+CRITICS = st.builds(
+    plain_critic,
+    model=st.sampled_from(list(models.known_models())),
+    shards=st.sampled_from([1, 2, 8]),
+    update_tokens=st.integers(2560, 65536),
+    score_tokens=st.integers(2560, 65536),
+    checkpointing=st.booleans(),
+    lora_rank=st.sampled_from([0, 8]),
+    weight_bytes=st.sampled_from([2, 4]),
     param_offload=st.booleans(),
     optimizer_offload=st.booleans(),
     cpu_offload=st.booleans(),

@@ -34,7 +34,8 @@ def test_json_holds_the_same_numbers_as_the_table(capsys):
     status, text, _ = plan(capsys, RECIPE, "--instance", "p4d", "--json")
     found = json.loads(text)
     assert status == 3 and found["fit"]["word"] == "no"
-    for phase in memory.PHASES:
+    assert tuple(found["memory_bytes"]) == memory.ALWAYS
+    for phase in memory.ALWAYS:
         assert found["memory_bytes"][phase]["total"] == pytest.approx(
             sum(found["memory_bytes"][phase]["parts"].values())
         )
@@ -107,8 +108,8 @@ def test_plain_characters_on_a_plain_terminal():
         ([RECIPE, "--instance", "p9"], "'p9' is unknown; known: p4d"),
         ([RECIPE, "actor_rollout_ref.model.path=my/model"], "--model-config FILE"),
         ([RECIPE, "platform=cpu"], "leave platform=cpu out"),
-        ([RECIPE, "algorithm.adv_estimator=gae"], "a critic .* is not planned for yet"),
-        ([RECIPE, "sdar.teacher.model_path=other"], "another model as teacher .* is not planned for yet"),
+        ([RECIPE, "sdar.teacher.model_path=other"], "no use with sdar.teacher.placement=actor"),
+        ([RECIPE, "method=opd", "sdar.teacher.model_path=other"], "nothing is known.*--teacher-config FILE"),
         ([RECIPE, "trainer.n_gpus_per_node=6"], "no instance has 6 GPUs; known sizes: \\[1, 2, 4, 8\\]"),
         ([RECIPE, "trainer.total_training_steps=null"], "no end to plan for"),
         ([RECIPE, "--calibrate", "nowhere"], "there is no run folder nowhere"),

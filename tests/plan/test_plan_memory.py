@@ -119,8 +119,6 @@ def test_a_teacher_elsewhere_takes_nothing_here_but_the_logits_of_a_prompt():
     more = rollout.total("rollout") - without.total("rollout")
     assert more == 10 * plain_job().model.vocab * (4096 + 512) and rollout.kv_need > without.kv_need
     assert recipe_job("sdar.teacher.placement=rollout").teacher == "rollout"
-    with pytest.raises(PlanError, match="placement=server takes GPUs beside the trainer's.*placement=remote"):
-        recipe_job("sdar.teacher.placement=server")
 
 
 def test_offloading_moves_what_it_says():
@@ -204,7 +202,8 @@ def test_each_saving_saves(job):
 @given(JOBS)
 def test_every_part_is_named_and_positive(job):
     found = memory.estimate(job, 80 * GIB)
-    assert tuple(found.phases) == memory.PHASES
+    assert set(memory.ALWAYS) <= set(found.phases)
+    assert tuple(found.phases) == tuple(phase for phase in memory.PHASES if phase in found.phases)
     for parts in found.phases.values():
         assert set(parts) <= set(memory.PARTS) and all(size > 0 for size in parts.values())
     assert found.peak == max(found.total(phase) for phase in found.phases)

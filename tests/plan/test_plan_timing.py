@@ -100,8 +100,8 @@ def test_an_unknown_environment_asks_for_numbers():
 
 # --- a finished run ---------------------------------------------------------------------------------------------------
 
-RATES = timing.Rates({"old": 0.3, "ref": 0.35, "teacher": 0.25}, update=0.4, generate=0.5, other=2.0, source="made up",
-                     measured=True)  # fmt: skip
+RATES = timing.Rates({"old": 0.3, "ref": 0.35, "values": 0.3, "teacher": 0.25}, update=0.4, generate=0.5, other=2.0,
+                     source="made up", measured=True)  # fmt: skip
 EPISODES = {"turns": 21.0, "prompt": 350.0, "answer": 120.0, "skills": 700.0}
 
 

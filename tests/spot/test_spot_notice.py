@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -12,15 +11,13 @@ import time
 import pytest
 from fake_imds import ACTION, INTERRUPTION, REBALANCE, FakeImds
 
-from sdar_verl import launch, train
+from sdar_verl import launch
 from sdar_verl.errors import ConfigError, SdarError
 from sdar_verl.spot import SpotStop, notice
 from sdar_verl.spot.ending import Ending
 from sdar_verl.spot.imds import VARIABLE, Metadata, MetadataError, Watcher
 from sdar_verl.spot.notice import SAVE, STOP, NoticeBox
-from sdar_verl.storage.errors import StorageError, StorageUnreachable
 from sdar_verl.storage.settings import SpotSettings
-from sdar_verl.teacher.errors import TeacherUnavailable
 
 
 @pytest.fixture
@@ -147,35 +144,6 @@ def test_sigterm_is_a_notice_and_the_second_one_stops_at_once(tmp_path, state, s
             assert until(NoticeBox(tmp_path).look).why == "SIGTERM"
             assert process.poll() is None
     assert process.wait(20) == code
-
-
-def test_the_exit_code_comes_through_rays_wrapping(monkeypatch, capsys):
-    ray_exceptions = pytest.importorskip("ray.exceptions")
-    stop = pickle.loads(pickle.dumps(SpotStop("SIGTERM; goes on")))
-    wrapped = ray_exceptions.RayTaskError("run", "a long traceback", stop).as_instanceof_cause()
-
-    def run(config):
-        raise wrapped
-
-    monkeypatch.setattr(train, "run", run)
-    with pytest.raises(SystemExit) as end:
-        train._main.__wrapped__({})
-    assert end.value.code == 75
-    assert capsys.readouterr().err == "sdar: stopped for its machine's sake: SIGTERM; goes on\n"
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(StorageUnreachable("S3 away"), 69), (TeacherUnavailable("nobody"), 69), (StorageError("no bucket"), 2)],
-)
-def test_what_may_be_reached_later_has_its_own_exit_code(monkeypatch, capsys, error, code):
-    def run(config):
-        raise error
-
-    monkeypatch.setattr(train, "run", run)
-    with pytest.raises(SystemExit) as end:
-        train._main.__wrapped__({})
-    assert end.value.code == code and str(error) in capsys.readouterr().err
 
 
 def test_a_wish_to_save_never_takes_the_place_of_a_stop_that_came_meanwhile(tmp_path, monkeypatch):
