@@ -60,7 +60,10 @@ class Words:
 
 
 def unique(draw: Iterator[str], taken: set[str]) -> str:
-    """The next name that nobody has (in any case), which then is taken. Made-up names never run out, `least_words` of a lexicon do not either."""
+    """The next name that nobody has (in any case), which then is taken.
+
+    Made-up names never run out, nor do those of a lexicon of `least_words`.
+    """
     name = next(name for name in draw if name.lower() not in taken)
     taken.add(name.lower())
     return name
