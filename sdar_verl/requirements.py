@@ -70,6 +70,12 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
             "sdar.teacher.placement=ref scores with the reference policy, but the run has none; set "
             "actor_rollout_ref.actor.use_kl_loss=true (its coefficient may be 0) or placement=actor"
         )
+    pushed = settings.teacher.placement == "server" and settings.teacher.update_rate is not None
+    if pushed and not reference:
+        raise ConfigError(
+            "sdar.teacher.update_rate keeps its average in the reference model, but the run has none; set "
+            "actor_rollout_ref.actor.use_kl_loss=true with kl_loss_coef=0"
+        )
     adapters = bool(model.get("lora_rank") or model.get("lora_adapter_path") or (model.get("lora") or {}).get("rank"))
     fsdp2 = {"actor_rollout_ref.actor.strategy=fsdp2": actor["strategy"] != "fsdp2"}
     no_adapters = {"actor_rollout_ref.model.lora_rank=0 (with adapters there is no reference model)": adapters}
@@ -98,7 +104,8 @@ def check_teacher(plain: dict[str, Any], settings: Settings) -> None:
     if settings.teacher.update_rate is not None:
         precise = ref["fsdp_config"]["model_dtype"] in ("fp32", "float32")
         small = {"actor_rollout_ref.ref.fsdp_config.model_dtype=fp32 (a small step is lost in bfloat16)": not precise}
-        _require("sdar.teacher.update_rate", {**fsdp2, **({} if adapters else {**small, **no_kl})})
+        alone = {**no_adapters, **small, **no_kl} if pushed or not adapters else {}
+        _require("sdar.teacher.update_rate", {**fsdp2, **alone})
     if settings.teacher.trust_region is not None:
         _require("sdar.teacher.trust_region", {**fsdp2, **no_adapters})
     if settings.teacher.model_path is not None and settings.teacher.placement == "ref":

@@ -17,16 +17,24 @@ LEARNING_RETRIEVERS = ("ucb",)
 EARLY_RETRIEVERS = ("ucb", "semantic")  # know only what is known when an episode begins
 
 
+_WEIGHTS_OF = {  # placement -> what may give its teacher other weights
+    "ref": ("update_rate", "trust_region", "model_path"),
+    "server": ("update_rate", "model_path"),
+    "remote": ("model_path",),
+}
+
+
 @dataclass(frozen=True)
 class TeacherSettings:
     """Attributes:
     placement: whose weights score and where: ``actor`` (current policy, before the update), ``ref`` (frozen initial
         policy, or see below), ``rollout`` (current policy, in the rollout engine), ``remote`` (frozen, at servers that
-        others run) or ``server`` (frozen, at servers that the run starts).
+        others run) or ``server`` (frozen or a moving average, at servers that the run starts).
     prompt_placement: where the privileged text goes, see `sdar_verl.teacher.placements`.
     max_prompt_length: most tokens a privileged prompt may have.
     overflow: ``shrink`` leaves out whole skills until it fits, ``raise`` never does.
-    update_rate: with ``placement=ref``, the rate at which the weights follow the policy's; None keeps them frozen.
+    update_rate: with ``placement=ref`` or ``server``, the rate at which the weights follow the policy's; None keeps
+        them frozen.
     sync_steps: training steps between two such updates.
     trust_region: with ``placement=ref``, the share of the policy's logits in the teacher's; None for none.
     model_path: with ``placement=ref``, ``remote`` or ``server``, another model of the same tokenizer as the teacher;
@@ -69,12 +77,15 @@ class TeacherSettings:
             )
         if self.model_path == "":  # the method asks for one
             raise ConfigError("sdar.teacher.model_path is not set; name the teacher's model (a folder or a hub's name)")
+        why = {
+            "server": "serves the policy's initial weights, their moving average or another model",
+            "remote": "has weights that never change",
+        }.get(self.placement, "always has the policy's weights")
         for key in self.set_weights:
-            if self.placement != "ref" and not (self.served and key == "sdar.teacher.model_path"):
+            if key.rpartition(".")[2] not in _WEIGHTS_OF.get(self.placement, ()):
                 raise ConfigError(
                     f"{key} changes the reference model; set sdar.teacher.placement=ref "
-                    f"(placement={self.placement} "
-                    + ("has weights that never change)" if self.served else "always has the policy's weights)")
+                    f"(placement={self.placement} {why})"
                 )
         if self.served and self.remote.on_failure == "fallback" and self.model_path is not None:
             raise ConfigError(

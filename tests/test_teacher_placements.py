@@ -35,6 +35,7 @@ def settings(changes):
     {**REMOTE, "teacher.model_path": "m", "context.parts": []},
     {**REMOTE, "teacher.remote.on_failure": "fallback", "context.parts": ["feedback"]},
     {"teacher.placement": "server", "teacher.model_path": "m"},
+    {"teacher.placement": "server", "teacher.update_rate": 0.1, "teacher.sync_steps": 5},
     {"teacher.placement": "rollout"},
 ])  # fmt: skip
 def test_what_is_accepted(changes):
@@ -56,6 +57,8 @@ def test_what_is_accepted(changes):
     ({**REMOTE, "teacher.remote.check_seconds": float("nan")}, "check_seconds must be a number from 0"),
     ({**REMOTE, "teacher.update_rate": 0.1}, r"update_rate changes .*\(placement=remote has weights that never change"),
     ({"teacher.placement": "rollout", "teacher.model_path": "m"}, "placement=rollout always has the policy's weights"),
+    ({"teacher.placement": "server", "teacher.trust_region": 0.1}, "trust_region changes .*server serves the"),
+    ({"teacher.placement": "server", "teacher.update_rate": 0.1, "teacher.model_path": "m"}, "choose one"),
     ({**REMOTE, "teacher.remote.on_failure": "fallback", "teacher.model_path": "m"}, "choose wait or skip"),
     ({"teacher.placement": "rollout", "context.parts": []}, "the gap is 0 everywhere"),
     ({"teacher.placement": "rollout", "context.parts": ["demonstration"]}, "demonstration is known only after"),
@@ -89,6 +92,12 @@ FALLBACK = {
     "sdar.teacher.remote.endpoints": URLS,
     "sdar.teacher.remote.on_failure": "fallback",
 }
+AVERAGE = {
+    "sdar.teacher.placement": "server",
+    "sdar.teacher.update_rate": 0.1,
+    "actor_rollout_ref.actor.kl_loss_coef": 0.0,
+    "actor_rollout_ref.ref.fsdp_config.model_dtype": "fp32",
+}
 LENGTHS = {"data.max_prompt_length": 2048, "data.max_response_length": 512}
 
 
@@ -105,6 +114,10 @@ LENGTHS = {"data.max_prompt_length": 2048, "data.max_response_length": 512}
     ({**FALLBACK, "actor_rollout_ref.rollout.temperature": 0.4}, "placement=remote needs .*temperature=1"),
     ({**FALLBACK, "actor_rollout_ref.actor.use_kl_loss": False}, "use_kl_loss=true .* for on_failure=fallback"),
     ({"sdar.teacher.placement": "server", "actor_rollout_ref.rollout.temperature": 0.4}, "placement=server needs"),
+    (AVERAGE, None),
+    ({**AVERAGE, "actor_rollout_ref.actor.use_kl_loss": False}, "average in the reference model, but the run has none"),
+    ({**AVERAGE, "actor_rollout_ref.actor.kl_loss_coef": 0.01}, "kl_loss_coef=0"),
+    ({**AVERAGE, "actor_rollout_ref.model.lora_rank": 8}, "lora_rank=0"),
 ])  # fmt: skip
 def test_what_it_asks_of_verls_own_settings(changes, why):
     config = methods.compose("sdar")

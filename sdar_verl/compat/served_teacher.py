@@ -32,6 +32,7 @@ class ServedTeacher:
         ranks: rows of `initial` are a multiple of it.
         step: the training step that the run goes on from, 0 for a new one.
         fallback: scores where no server is left and the policy is ``fallback``.
+        name: under which the servers must serve the teacher; None: as the settings say.
     """
 
     def __init__(
@@ -46,12 +47,16 @@ class ServedTeacher:
         ranks: int,
         step: int,
         fallback: Scorer,
+        name: str | None = None,
     ):
         self.settings, self._fallback, self._path = settings.teacher.remote, fallback, Path(settings.run_dir) / FILE
-        seen = step > 0 and self._path.exists()  # a fresh start forgets what another one saw
-        own = fingerprint_of(tokenizer)
-        expected = self._seen(own) if seen else self._first(own, settings, initial, ranks)
+        self._ranks, self._own = ranks, fingerprint_of(tokenizer)
+        # a fresh start forgets what another one saw; an average's weights are known, whatever was seen before
+        seen = step > 0 and self._path.exists() and settings.teacher.update_rate is None
+        expected = self._seen() if seen else self._first(settings, initial)
         self.client = make_client(settings.teacher.remote, expected, urls, token, least=least)
+        if name is not None:
+            self.client.expect(name, expected)
         try:
             self.client.check()
         except TeacherUnavailable as error:
@@ -103,23 +108,31 @@ class ServedTeacher:
             },
         )
 
-    def _seen(self, own: Fingerprint) -> Fingerprint:
+    def renew(self, name: str, weights: Scorer) -> None:
+        """The teacher has other weights from now on, served as `name`; `weights` scores with the very same."""
+        self.client.expect(name, self._scored(weights))
+
+    def _scored(self, weights: Scorer) -> Fingerprint:
+        """What a server with these weights must show."""
+        prompt, response = torch.tensor(self._own.probe.prompt), torch.tensor(self._own.probe.response)
+        row = ScoredRow(prompt, response, torch.ones_like(response), taught=True)
+        return self._own.with_scores(weights([row] * self._ranks).log_probs[0].tolist())
+
+    def _seen(self) -> Fingerprint:
         """What the servers must show: what the run saw when it began."""
         seen = Fingerprint.load(self._path)
-        if seen.cuts != own.cuts:
+        if seen.cuts != self._own.cuts:
             raise TeacherRejected(f"the run in {self._path.parent} began with another tokenizer ({self._path.name})")
         return seen
 
-    def _first(self, own: Fingerprint, settings: Settings, initial: Scorer | None, ranks: int) -> Fingerprint:
+    def _first(self, settings: Settings, initial: Scorer | None) -> Fingerprint:
         """What the servers must show when nothing was seen yet: the initial policy's own scores, if they are known."""
         if settings.teacher.model_path is not None:
-            return own  # nothing here has its weights: the first server's scores count
+            return self._own  # nothing here has its weights: the first server's scores count
         if initial is None:
             raise TeacherRejected(
                 f"the run in {self._path.parent} goes on without its {FILE} and without a reference model, so nothing "
                 "tells whether the servers hold the policy's initial weights; set "
                 "actor_rollout_ref.actor.use_kl_loss=true"
             )
-        prompt, response = torch.tensor(own.probe.prompt), torch.tensor(own.probe.response)
-        row = ScoredRow(prompt, response, torch.ones_like(response), taught=True)
-        return own.with_scores(initial([row] * ranks).log_probs[0].tolist())
+        return self._scored(initial)

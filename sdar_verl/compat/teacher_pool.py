@@ -25,7 +25,6 @@ from sdar_verl.errors import SdarError
 from sdar_verl.preflight import require_resources
 from sdar_verl.teacher_parts import ServerSettings
 
-SERVED_NAME = "teacher"
 PASS_TOKENS = 2048
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 20
@@ -61,6 +60,11 @@ class TeacherPool:
                 "tensor_parallel_size of sdar.teacher.server"
             ) from None
 
+    def load(self, arguments: list[str]) -> None:
+        """Let all servers start again with other `arguments`; returns at once, while they still load."""
+        for server in self._servers:
+            server.load.remote(arguments)  # one whose machine is gone stays gone
+
     def restarts(self) -> int:
         """How often servers were started again, in all; those whose machine is gone count as at the last look."""
         for number, server in enumerate(self._servers):
@@ -86,7 +90,8 @@ class TeacherServer:
         self._address = ray.util.get_node_ip_address()
         self._port = _free_port(self._address)
         self._environment = {**os.environ, **_platform_variables(), "VLLM_API_KEY": token, "VLLM_NO_USAGE_STATS": "1"}
-        self._stopping, self._starts = threading.Event(), 0
+        self._stopping, self._starts, self._loads = threading.Event(), 0, 0
+        self._changing = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
@@ -104,34 +109,44 @@ class TeacherServer:
         return url
 
     def restarts(self) -> int:
-        """Starts after the first."""
-        return max(0, self._starts - 1)
+        """Starts after the first that nobody asked for."""
+        return max(0, self._starts - 1 - self._loads)
+
+    def load(self, arguments: list[str]) -> None:
+        """End the process; the next one starts with `arguments`. One that has used up its restarts stays away."""
+        with self._changing:
+            self._arguments = arguments
+            self._loads += 1
+            self._end()
 
     def stop(self) -> None:
         """End the process, and wait for it."""
         self._stopping.set()
+        self._end()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+
+    def _end(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        if self._thread.is_alive():
-            self._thread.join(_STOP_SECONDS)
 
     def _keep(self) -> None:
         """Runs as long as the server is wanted: a child asks for a signal when the thread that made it ends."""
-        while not self._stopping.is_set() and self._starts <= self._allowed:
-            command = [
-                sys.executable, "-m", "sdar_verl.compat.vllm_server", *self._arguments,
-                "--host", self._address, "--port", str(self._port),
-            ]  # fmt: skip
-            with self._log.open("ab") as output:
+        while not self._stopping.is_set() and self._starts <= self._allowed + self._loads:
+            with self._changing, self._log.open("ab") as output:
+                command = [
+                    sys.executable, "-m", "sdar_verl.compat.vllm_server", *self._arguments,
+                    "--host", self._address, "--port", str(self._port),
+                ]  # fmt: skip
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._environment,
                     preexec_fn=_end_with_parent,
                 )  # fmt: skip
-            self._starts += 1
+                self._starts += 1
             if self._stopping.is_set():  # asked for between the two
                 self._process.terminate()
             self._process.wait()
@@ -140,14 +155,18 @@ class TeacherServer:
         return self._log.read_text(errors="replace")[-_TAIL:] if self._log.exists() else "(nothing)"
 
 
-def server_arguments(model: str, rollout: Any, settings: ServerSettings, *, least: int, trust: bool) -> list[str]:
+def server_arguments(
+    model: str, name: str, tokenizer: str, rollout: Any, settings: ServerSettings, *, least: int, trust: bool
+) -> list[str]:
     """What ``vllm serve`` is told: the model in the rollout's own type, for requests of `least` tokens.
 
     Args:
-        model: folder or name.
+        model: folder or hub's name; `name`: under which it is served.
+        tokenizer: folder or hub's name of its tokenizer.
         rollout: the ``actor_rollout_ref.rollout`` part of the configuration.
     """
-    found = [model, "--served-model-name", SERVED_NAME, "--dtype", str(rollout["dtype"]), "--max-model-len", str(least)]
+    found = [model, "--served-model-name", name, "--tokenizer", tokenizer]
+    found += ["--dtype", str(rollout["dtype"]), "--max-model-len", str(least)]
     if trust:
         found.append("--trust-remote-code")
     if on_cpu():

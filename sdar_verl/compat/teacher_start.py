@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,16 @@ from sdar_verl.compat.teacher_scoring import ScoredRow, Scorer, Scores
 from sdar_verl.served_client import longest_request, teacher_token
 from sdar_verl.settings import Settings
 
+FOLDER = ".teacher"  # in the run's folder: averaged weights for the servers; hidden, so that nobody uploads it
+_NAME = "teacher"  # under which the run's own servers serve
+_KEPT = 2  # averages: servers may still be loading the last but one
+
 
 class RunTeacher:
     """A served teacher and, with ``placement=server``, its servers. Close it at the end.
+
+    With ``update_rate`` the average is kept where the reference model is. `push` writes it down and lets the servers
+    start again from it, each average under a name of its own, so that no server can score with an older one.
 
     Args:
         settings: of the run.
@@ -23,6 +31,7 @@ class RunTeacher:
         tokenizer: the student's.
         workers: makes a scorer of the run's own workers, with the weights ``actor`` or ``ref``.
         step: the training step that the run goes on from, 0 for a new one.
+        export: ``export(folder, dtype)`` writes the reference model there.
     """
 
     def __init__(
@@ -32,16 +41,19 @@ class RunTeacher:
         tokenizer: Any,
         workers: Callable[[str], Scorer],
         step: int,
+        export: Callable[[str, str], Any],
     ):
-        model, rollout = config["actor_rollout_ref"]["model"], config["actor_rollout_ref"]["rollout"]
-        least = longest_request(settings, rollout["response_length"])
+        self._settings, self._parts, self._export = settings, config["actor_rollout_ref"], export
+        self._weights = lambda: workers("ref")
+        self._least = longest_request(settings, self._parts["rollout"]["response_length"])
         self.pool: TeacherPool | None = None
-        urls, token = settings.teacher.remote.endpoints, teacher_token(settings.teacher.remote)
+        urls, token, name = settings.teacher.remote.endpoints, teacher_token(settings.teacher.remote), None
         if settings.teacher.placement == "server":
-            path, own = settings.teacher.model_path or model["path"], settings.teacher.server
-            trust = bool(model["trust_remote_code"])
-            arguments = server_arguments(path, rollout, own, least=least, trust=trust)
-            self.pool = TeacherPool(own, arguments, Path(settings.run_dir))
+            path, name = settings.teacher.model_path or self._parts["model"]["path"], _NAME
+            shutil.rmtree(Path(settings.run_dir) / FOLDER, ignore_errors=True)
+            if self.averaged and step > 0:
+                path, name = self._written(step)
+            self.pool = TeacherPool(settings.teacher.server, self._arguments(path, name), Path(settings.run_dir))
             urls, token = self.pool.urls, self.pool.token
         try:
             self._scorer = ServedTeacher(
@@ -49,11 +61,12 @@ class RunTeacher:
                 tokenizer,
                 urls,
                 token,
-                least=least,
+                least=self._least,
                 initial=_initial(config, workers, step),
                 step=step,
                 ranks=config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"],
                 fallback=lambda rows: workers("ref")(rows),
+                name=name,
             )
         except BaseException:
             self.close()
@@ -65,6 +78,37 @@ class RunTeacher:
         if self.pool is None:
             return found
         return replace(found, metrics={**found.metrics, f"{PREFIX}/restarts": float(self.pool.restarts())})
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the servers' weights follow the policy's, by `push`."""
+        return self._settings.teacher.placement == "server" and self._settings.teacher.update_rate is not None
+
+    def push(self, step: int) -> None:
+        """Give the servers the average as it is after `step`.
+
+        Returns when it is written; they start again meanwhile, and the next scores wait for them.
+        """
+        path, name = self._written(step)
+        self.pool.load(self._arguments(path, name))
+        self._scorer.renew(name, self._weights())
+        folders = sorted(Path(path).parent.iterdir(), key=lambda folder: int(folder.name.rpartition("-")[2]))
+        for folder in folders[:-_KEPT]:
+            shutil.rmtree(folder)
+
+    def _written(self, step: int) -> tuple[str, str]:
+        """The folder of the average after `step`, and the name under which it is served."""
+        path, name = str((Path(self._settings.run_dir) / FOLDER / f"step-{step}").absolute()), f"{_NAME}-{step}"
+        self._export(path, str(self._parts["rollout"]["dtype"]))
+        return path, name
+
+    def _arguments(self, path: str, name: str) -> list[str]:
+        model = self._parts["model"]
+        return server_arguments(
+            path, name, self._settings.teacher.model_path or model["tokenizer_path"] or model["path"],
+            self._parts["rollout"], self._settings.teacher.server, least=self._least,
+            trust=bool(model["trust_remote_code"]),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Stop the servers that the run started."""

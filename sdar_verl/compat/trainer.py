@@ -134,7 +134,10 @@ class SdarTrainer(PPOTrainerSync):
             self.actor_rollout_wg.set_loss_fn(loss)
         if term is not None and self.settings.teacher.served:
             config = OmegaConf.to_container(self.config, resolve=True)
-            self.served = RunTeacher(self.settings, config, self.tokenizer, self._by_workers, self.global_steps)
+            self.served = RunTeacher(
+                self.settings, config, self.tokenizer, self._by_workers, self.global_steps,
+                export=lambda folder, dtype: self.ref_policy_wg.export_teacher(folder, dtype),
+            )  # fmt: skip
         self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
         print(f"[sdar] {self.panel.describe()}", flush=True)
         super().on_init_end()
@@ -238,6 +241,8 @@ class SdarTrainer(PPOTrainerSync):
         teacher = self.settings.teacher
         if teacher.update_rate is not None and self.global_steps % teacher.sync_steps == 0:
             self.ref_policy_wg.update_teacher(teacher.update_rate)
+            if self.served is not None and self.global_steps < self.total_training_steps:
+                self.served.push(self.global_steps)
         parts = {key.removeprefix("actor/"): metrics.pop(key) for key in list(metrics) if key.startswith("actor/sdar/")}
         metrics.update(resolve(parts))
         return batch

@@ -16,6 +16,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, TrainingWorkerConfig
 
+from sdar_verl.compat.exported_model import write_model
 from sdar_verl.compat.loss import SdarLoss
 from sdar_verl.core.moving_average import update_moving_average
 from sdar_verl.errors import SdarError
@@ -99,6 +100,22 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
                 "number of ranks"
             )
         update_moving_average(self._teacher(), torch.load(path, map_location="cpu").items(), rate=1.0)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def export_teacher(self, folder: str, dtype: str) -> None:
+        """Write the reference model, gathered from all ranks, into `folder` as Hugging Face's classes read it.
+
+        Without a tokenizer. The folder appears when it is complete; `dtype` (``bfloat16``, ...) is that of its weights.
+        """
+        engine = self.ref.engine
+        _shards(self.ref)  # in their place again, whatever the last forward pass left
+        parameters, _ = engine.get_per_tensor_param()
+        whole = {}
+        for name, value in parameters:  # each rank takes part in gathering
+            if self.rank == 0:
+                whole[name] = value.detach().to("cpu", getattr(torch, dtype)).contiguous().clone()
+        if self.rank == 0:
+            write_model(Path(folder), engine.model_config.hf_config, whole)
 
     def _teacher_file(self, folder: str) -> Path:
         return Path(folder) / f"teacher_world_size_{self.world_size}_rank_{self.rank}.pt"

@@ -95,6 +95,7 @@ def main(rank: int, port: str, policy: str, another: str, folder: Path) -> None:
         value.data.to_local().add_(added.to_local())
     worker.update_teacher(RATE)
     found["averaged"], found["weights"] = scores(worker, rank), whole(worker)
+    worker.export_teacher(str(folder / "exported"), "float32")
     worker.save_teacher(str(folder / "checkpoint"))
     worker.update_teacher(1.0)
     found["policy"] = whole(worker)

@@ -57,10 +57,10 @@ def never(rows):
     raise AssertionError("not to be asked")
 
 
-def start(settings, initial=None, fallback=never, step=0):
+def start(settings, initial=None, fallback=never, step=0, name=None):
     urls = settings.teacher.remote.endpoints
     return ServedTeacher(
-        settings, Cutter(), urls, TOKEN, least=20, initial=initial, ranks=2, step=step, fallback=fallback
+        settings, Cutter(), urls, TOKEN, least=20, initial=initial, ranks=2, step=step, fallback=fallback, name=name
     )
 
 
@@ -135,6 +135,28 @@ def test_a_run_that_goes_on_may_start_while_its_teacher_is_away(tmp_path, server
     server.start()
     assert teacher(scored_rows()).metrics["sdar/teacher_remote/skipped"] == 0
     assert (tmp_path / FILE).stat().st_mtime_ns == written, "written again"
+
+
+def test_new_weights_are_asked_for_by_their_name(tmp_path, server):
+    """A server that still has the old weights gives no score, even where nobody could tell them from the new ones."""
+    settings = settings_of(tmp_path, [server], on_failure="skip", check_seconds=1000, probe_tolerance=100)
+    teacher = start(settings, engine(), name="teacher")
+    assert teacher(scored_rows()).metrics["sdar/teacher_remote/skipped"] == 0
+    teacher.renew("teacher-1", engine(seed=1))
+    found = teacher(scored_rows()).metrics
+    assert found["sdar/teacher_remote/skipped"] == 1 and found["sdar/teacher_remote/rejected"] > 0
+    server.name, server.seed = "teacher-1", 1
+    found = teacher(scored_rows())
+    assert found.metrics["sdar/teacher_remote/skipped"] == 0
+    torch.testing.assert_close(found.log_probs[0], engine(seed=1)(scored_rows()).log_probs[0].float())
+
+
+def test_new_weights_are_recognised_by_their_scores(tmp_path, server):
+    teacher = start(settings_of(tmp_path, [server], on_failure="skip", check_seconds=1000), engine(), name="teacher")
+    teacher.renew("teacher", engine(seed=1))
+    assert teacher(scored_rows()).metrics["sdar/teacher_remote/skipped"] == 1
+    server.seed = 1
+    assert teacher(scored_rows()).metrics["sdar/teacher_remote/skipped"] == 0
 
 
 @pytest.mark.parametrize("policy", ["skip", "fallback", "wait"])

@@ -101,6 +101,16 @@ def test_weights_are_averaged_shard_by_shard(found, models, part, moved):
             torch.testing.assert_close(value, wanted[name].data, atol=1e-6, rtol=1e-5)
 
 
+def test_the_average_is_written_whole_for_servers(found, models):
+    """In a folder that Hugging Face's classes read; the policy's own tokenizer is not part of it."""
+    written = AutoModelForCausalLM.from_pretrained(found[0] / "exported", dtype=torch.float32)
+    for (name, value), wanted in zip(
+        written.named_parameters(), hugging_face(models[0], RATE).parameters(), strict=True
+    ):
+        torch.testing.assert_close(value, wanted, atol=1e-6, rtol=1e-5, msg=name)
+    assert not (found[0] / "exported.part").exists()
+
+
 def test_each_rank_saves_its_own_shards(found):
     files = sorted(path.name for path in (found[0] / "checkpoint").iterdir())
     assert files == [f"teacher_world_size_2_rank_{rank}.pt" for rank in (0, 1)]

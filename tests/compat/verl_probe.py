@@ -40,7 +40,15 @@ from sdar_verl.compat.workers import SdarActorRolloutRefWorker, SdarTrainingWork
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
 OWN_STEPS = {"logger", "_step_folder", "_write_checkpoint", "_compute_teacher_log_prob", "_episode_metrics"}
 OWN_STEPS |= {"_by_workers"}
-OWN_CALLS = {"update_teacher", "save_teacher", "load_teacher", "compute_average_log_prob", "_teacher", "_teacher_file"}
+OWN_CALLS = {
+    "update_teacher",
+    "export_teacher",
+    "save_teacher",
+    "load_teacher",
+    "compute_average_log_prob",
+    "_teacher",
+    "_teacher_file",
+}
 # our class, verl's class, the names that are ours alone; every other name must be verl's, or a hook is never called
 PAIRS = [
     (SdarTrainer, PPOTrainerSync, OWN_STEPS),

@@ -166,11 +166,11 @@ def test_skill_sd_on_gigpo_scored_by_the_rollout_engine(train, model):
     assert widest > 1e-3, "the prompts make no difference: this test could not fail"
 
 
-def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, service_token):
+def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, model, service_token):
     """RLSD with the plainest part, so that the advantages that verl trained on can be recognised.
 
     Episodes are played at an environment service; the teacher is shown each task's own solution, and scores at a server
-    that the run starts.
+    that the run starts. Its weights follow the policy's: in the second step it is half the first step's policy.
     """
     with ServiceProcess(
         "--workers", "1", "--set", f"data_root={games}", "--set", "max_steps=3", env="alfworld", token=TOKEN
@@ -178,6 +178,11 @@ def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, s
         run, data = train_with(train, "rlsd", {
             "method": "rlsd",
             "sdar.teacher.placement": "server",
+            "sdar.teacher.update_rate": 0.5,
+            "actor_rollout_ref.actor.kl_loss_coef": 0.0,
+            "actor_rollout_ref.actor.optim.lr": 1e-2,
+            "sdar.record.token_episodes": 8,
+            "trainer.save_freq": 1,
             "sdar.teacher.remote.probe_tolerance": 0.001,
             "actor_rollout_ref.rollout.temperature": 1.0,
             "env.service.endpoints": f"[{service.url}]",
@@ -186,7 +191,6 @@ def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, s
             "sdar.distillation.advantage": "reverse_kl",
             "sdar.distillation.rl": "false",
             "sdar.distillation.coef": 2.0,
-            "actor_rollout_ref.actor.use_kl_loss": "false",
         })  # fmt: skip
         assert service.metric('sdar_env_call_seconds_count{op="reset"}', TOKEN) >= 16
     assert data["sdar/lambda"] == pytest.approx(2.0 * 0.99), "the second of 100 steps to 0"
@@ -197,6 +201,28 @@ def test_the_teacher_in_the_advantage_and_the_games_at_a_service(train, games, s
     assert "sdar/gate_mean" not in data and "sdar/loss" not in data
     assert data["sdar/teacher_remote/rows"] > 0 and data["sdar/teacher_remote/servers_usable"] == 1
     assert json.loads((run.run_dir / "teacher_fingerprint.json").read_text())["log_probs"]
+    _check_average(run, model)
+
+
+def _check_average(run, model):
+    """The recorded scores are those of the weights that the average had before each step."""
+    tokenizer, first = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
+    average = AutoModelForCausalLM.from_pretrained(model).eval()
+    state = torch.load(run.run_dir / "checkpoints/global_step_1/actor/model_world_size_1_rank_0.pt", weights_only=False)
+    with torch.no_grad():
+        for name, value in average.named_parameters():
+            value.lerp_(getattr(state[name], "_local_tensor", state[name]), 0.5)
+    moved = 0.0
+    for record in read_records(run.run_dir / "tokens.jsonl", TokenRecord):
+        turn = record.turns[0]
+        scored = [
+            distribution(network, tokenizer, record.teacher_prompt, turn.response_ids, 1.0).log()
+            [range(len(turn.response_ids)), turn.response_ids]
+            for network in (first, average)
+        ]  # fmt: skip
+        assert turn.teacher_logp == pytest.approx(scored[record.step - 1].tolist(), abs=2e-4)
+        moved = max(moved, float((scored[0] - scored[1]).abs().max()))
+    assert moved > 0.05, "the two models think alike: this test could not fail"
 
 
 def test_skill_grpo_shows_the_student_skills_in_training_alone(train):

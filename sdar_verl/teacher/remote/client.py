@@ -104,6 +104,12 @@ class RemoteTeacher:
         self.counts = Counts()
         return _run(_Round(self, rows).run()) if rows else []
 
+    def expect(self, model: str, expected: Fingerprint) -> None:
+        """From now on a server must serve `model` and show `expected`; each is asked again before its next score."""
+        self._model, self.expected = model, expected
+        for endpoint in self.endpoints:
+            endpoint.good, endpoint.reason, endpoint.failures = False, "it was not asked for the newest weights yet", 0
+
     def _session(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=self._patience.request, sock_connect=self._patience.connect)
         return aiohttp.ClientSession(
