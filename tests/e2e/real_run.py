@@ -148,8 +148,17 @@ class RealRun:
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def left(self) -> list[str]:
-        """What the run left behind: processes, listening ports, entries in its temp folder, shared memory."""
+    def left(self, grace: float = 10) -> list[str]:
+        """What the run left behind: processes, listening ports, entries in its temp folder, shared memory.
+
+        A process that is ending while the driver has ended already is given `grace` seconds on a busy machine.
+        """
+        limit = time.monotonic() + grace
+        while (found := self._left_now()) and time.monotonic() < limit:
+            time.sleep(0.5)
+        return found
+
+    def _left_now(self) -> list[str]:
         found = [f"process {process.pid}: {process.name()}" for process in self.look()]
         open_ports = {c.laddr.port for c in psutil.net_connections("tcp") if _listens(c)}
         found += [f"port {port}" for port in sorted(self._ports & open_ports)]
