@@ -9,6 +9,7 @@ import stat
 import sys
 import time
 import urllib.request
+from http.client import HTTPException
 
 import pytest
 
@@ -42,7 +43,7 @@ def server(tmp_path, monkeypatch):
     made = []
 
     def make(*arguments, restarts=1):
-        made.append(teacher_pool.TeacherServer(list(arguments), "token", str(tmp_path / "log"), restarts, 20))
+        made.append(teacher_pool.TeacherServer(list(arguments), "token", str(tmp_path / "log"), restarts, 60))
         return made[-1]
 
     yield make
@@ -57,13 +58,13 @@ def ask(url):
     return pid, arguments[0]
 
 
-def until(done, seconds=20):
+def until(done, seconds=60):
     limit = time.monotonic() + seconds
     while True:
         try:
             if done():
                 return
-        except OSError:  # nobody listens yet
+        except (OSError, ValueError, HTTPException):  # nobody listens yet, or it ended in the middle of its answer
             pass
         assert time.monotonic() < limit
         time.sleep(0.05)
