@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from aws_account import use_made_up_account
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("sdar", deadline=None)  # a busy machine is no failure
+settings.register_profile(  # a busy machine is no failure
+    "sdar", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("sdar")
 
 _LONGEST = ("test_quickstart_run.py", "test_spot.py", "test_faults.py")  # several starts in one test
