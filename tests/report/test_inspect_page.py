@@ -165,13 +165,15 @@ def test_nothing_of_a_run_becomes_markup(run, tmp_path, visit):
 
 
 def test_a_thousand_episodes_open_fast_and_are_made_as_one_scrolls(tmp_path, visit):
+    from playwright.sync_api import expect  # there where `visit` is
+
     folder = make_run(tmp_path / "big", make_panel(2), distil=True, steps=2, every=2)
     play(folder, steps=10, each=110)
     page = visit(build_page(folder, tmp_path / "out"))
     assert "1000 of 1124 recorded episodes are shown" in page.locator(".note").inner_text()
     assert page.locator("#list .row").count() == 100
     page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight; }")
-    page.wait_for_function("document.querySelectorAll('#list .row').length === 200")
+    expect(page.locator("#list .row")).to_have_count(200)
     spent = page.evaluate(
         "() => { const t = performance.now(); const s = document.getElementById('outcome'); s.value = 'won';"
         " s.dispatchEvent(new Event('change')); document.querySelector('#list .row').click();"
