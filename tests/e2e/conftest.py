@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from sdar_envs.webshop.generate import generate_catalogue
 from sdar_verl.lab.model import build_model
 from sdar_verl.lab.tokenizer import train_tokenizer
 from sdar_verl.skills import open_store
+from sdar_verl.storage.place import Place
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "envs"))  # service_process.py
 
@@ -111,6 +113,14 @@ def model(tmp_path_factory) -> Path:
     tokenizer.save_pretrained(folder)
     network.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def place(moto_url, aws_account) -> Place:
+    """An empty place in S3 that is this test's alone."""
+    found = Place(f"runs-{uuid4().hex}", "alfworld", region="us-east-1", endpoint=moto_url)
+    found.connect().create_bucket(Bucket=found.bucket)
+    return found
 
 
 @pytest.fixture

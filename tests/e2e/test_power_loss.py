@@ -15,7 +15,6 @@ import pytest
 
 from sdar_verl.evaluation.jsonl import read_records
 from sdar_verl.evaluation.records import EpisodeRecord
-from sdar_verl.storage.place import Place
 from sdar_verl.storage.remote import RemoteCheckpoints
 
 PHASES = {  # a line of the timers, and how long the phase lasts here at most, in seconds
@@ -46,13 +45,6 @@ RUN = {
     "trainer.val_before_train": "false",
     "sdar.checkpoints.keep": 2,
 }
-
-
-@pytest.fixture
-def place(moto_url, aws_account):
-    found = Place("power", "alfworld", region="us-east-1", endpoint=moto_url)
-    found.connect().create_bucket(Bucket="power")
-    return found
 
 
 def test_power_is_lost_in_every_phase_of_a_step(train, place, capsys):

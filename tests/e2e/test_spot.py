@@ -10,7 +10,6 @@ import pytest
 
 from sdar_verl.evaluation.jsonl import read_records
 from sdar_verl.evaluation.records import EpisodeRecord
-from sdar_verl.storage.place import Place
 from sdar_verl.storage.remote import RemoteCheckpoints
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "spot"))
@@ -28,13 +27,6 @@ LIKELIEST = {  # the likeliest token always: equal weights play equal episodes, 
     "data.seed": 3,
 }
 SAME = ("actor/entropy", "actor/grad_norm", "sdar/gap_mean", "sdar/gate_mean", "episode/turns", "episode/success_rate")
-
-
-@pytest.fixture
-def place(moto_url, aws_account):
-    found = Place("runs", "alfworld", region="us-east-1", endpoint=moto_url)
-    found.connect().create_bucket(Bucket="runs")
-    return found
 
 
 @pytest.fixture
