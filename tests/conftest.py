@@ -21,11 +21,13 @@ _LONGEST = ("test_quickstart_run.py", "test_spot.py", "test_faults.py")  # sever
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, each real run by itself; the tests of any other file stay together, as do its fixtures.
 
-    Started last, one long test would keep one process busy while the others have nothing left to do.
+    Started last, one long test would keep one process busy while the others have nothing left to do. Two tests that
+    name one group are never run at a time, for both at once need more than 24 GB.
     """
     for item in items:
-        name = item.nodeid if _is_real_run(item) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
+        if item.get_closest_marker("xdist_group") is None:
+            name = item.nodeid if _is_real_run(item) else item.path.name
+            item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: (_rank(item), item.get_closest_marker("slow") is None))
 
 

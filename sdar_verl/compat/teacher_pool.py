@@ -27,6 +27,7 @@ from sdar_verl.teacher_parts import ServerSettings
 
 PASS_TOKENS = 2048
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)  # here, for between fork and exec nothing may be loaded
 _STOP_SECONDS = 20
 _PLACE_SECONDS = 60  # beside the start itself
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # its own cluster is not behind a proxy
@@ -170,7 +171,8 @@ def server_arguments(
     if trust:
         found.append("--trust-remote-code")
     if on_cpu():
-        return [*found, "--enforce-eager"]
+        cache = rollout["engine_kwargs"]["vllm"]["kv_cache_memory_bytes"]
+        return [*found, "--enforce-eager", "--kv-cache-memory-bytes", str(cache)]
     return [
         *found,
         *("--tensor-parallel-size", str(settings.tensor_parallel_size)),
@@ -190,7 +192,7 @@ def _platform_variables() -> dict[str, str]:
 
 def _end_with_parent() -> None:
     """The server goes with its actor, even if that is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port(address: str) -> int:

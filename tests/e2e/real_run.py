@@ -35,6 +35,7 @@ SHORT = {  # a setting in which a step takes about two seconds
     "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
     "actor_rollout_ref.rollout.n": 2,
     "actor_rollout_ref.rollout.max_model_len": 896,
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes": 128 * 2**20,
     "actor_rollout_ref.rollout.val_kwargs.temperature": 1.0,
     "trainer.total_training_steps": 2,
     "trainer.test_freq": 1,
@@ -66,12 +67,12 @@ class RealRun:
         if (env := overrides.get("env", "alfworld")) != "alfworld":
             keys = {key: value for key, value in keys.items() if not key.startswith("env.alfworld.")}
             keys = {"env": env, **keys}
-        told: dict[str, str] = {}
         self._phases = log.with_suffix(".phases")
+        told: dict[str, str] = {}
         if phases:
             self._phases.write_text("")
-            paths = [str(Path(__file__).parent / "phases"), os.environ.get("PYTHONPATH", "")]
-            told = {"PHASES_FILE": str(self._phases), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+            told = {"PHASES_FILE": str(self._phases)}
+        paths = [str(Path(__file__).parent / "site"), os.environ.get("PYTHONPATH", "")]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sdar_verl.train", *(f"{key}={value}" for key, value in keys.items())],
@@ -85,6 +86,7 @@ class RealRun:
                     "TMPDIR": str(self.temp),
                     "OMP_NUM_THREADS": "1",
                     "RAY_worker_niceness": "0",
+                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
                     **told,
                 },
             )
@@ -142,7 +144,7 @@ class RealRun:
         return [line["step"] for line in self.lines("metrics.jsonl")]
 
     def phases(self) -> list[str]:
-        """``begin <phase>`` and ``end <phase>`` as verl's timers told them; see phases/sitecustomize.py."""
+        """``begin <phase>`` and ``end <phase>`` as verl's timers told them; see site/sitecustomize.py."""
         return self._phases.read_text().splitlines()
 
     def tail(self, lines: int = 60) -> str:

@@ -285,8 +285,9 @@ def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_pro
 
     A guard that finds fault with everything stops the run after its second step; the second run goes on from there.
 
-    The learning rate is so large that frozen weights, or those of the step before, would show. The gate needs the
-    entropy of the actor's forward pass, the ratio the old log-probabilities, the baseline the step's mean gate.
+    The learning rate is so large that frozen weights, or those of the step before, would show, and so small that the
+    gates do not all become 1, from which the baseline would leave nothing. The gate needs the entropy of the actor's
+    forward pass, the ratio the old log-probabilities, the baseline the step's mean gate.
     """
     overrides = {
         "sdar.skills.retriever": "none",
@@ -301,7 +302,7 @@ def test_a_teacher_that_follows_the_policy_and_parts_that_need_more_than_log_pro
         "sdar.record.token_episodes": 8,
         "actor_rollout_ref.actor.use_kl_loss": "true",
         "actor_rollout_ref.actor.kl_loss_coef": 0.0,
-        "actor_rollout_ref.actor.optim.lr": 1e-2,
+        "actor_rollout_ref.actor.optim.lr": 1e-3,
         "trainer.save_freq": 3,  # the guard's stop saves its own step
         "trainer.total_training_steps": 3,
         "sdar.guards.zero_advantage": "{action: warn, limit: -1, steps: 2}",

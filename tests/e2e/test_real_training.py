@@ -112,6 +112,7 @@ def _one_rank(checkpoint):
     return {name: getattr(tensor, "_local_tensor", tensor) for name, tensor in state.items()}
 
 
+@pytest.mark.xdist_group("three engines")
 def test_two_runs_side_by_side_and_no_privileged_text_no_gap(train):
     """Guards that two runs on one machine share nothing, and that the teacher without skills is the student.
 

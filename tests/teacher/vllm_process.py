@@ -12,9 +12,10 @@ import urllib.request
 from pathlib import Path
 
 TOKEN = "a-token-that-only-these-tests-know"
+KV_CACHE = 128 * 2**20  # bytes
 VARIABLES = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "OMP_NUM_THREADS": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -35,7 +36,7 @@ class VllmProcess:
     def launch(self, model: Path) -> None:
         command = [
             sys.executable, "-m", "sdar_verl.compat.vllm_server", str(model), "--host", "127.0.0.1",
-            "--port", str(self.port), "--dtype", "float32", "--enforce-eager",
+            "--port", str(self.port), "--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(KV_CACHE),
             "--max-model-len", str(self._longest), "--served-model-name", self._name,
         ]  # fmt: skip
         with self.log.open("ab") as output:

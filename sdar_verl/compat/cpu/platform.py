@@ -103,8 +103,14 @@ class CpuPlatform(PlatformBase):
         return False  # selects shared memory for the weight transfer
 
     def rollout_env_vars(self) -> dict[str, str]:
-        """Small KV cache (GiB), no core binding (replicas would share the cores); the caller's values win."""
-        defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+        """No core binding (replicas would share the cores), and the model in the engine's own process: one less to
+        start, and no two that wait busily for each other. The caller's values win.
+        """
+        defaults = {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": "1",
+        }
         return {name: os.environ.get(name, value) for name, value in defaults.items()}
 
     def cudart(self) -> Any:

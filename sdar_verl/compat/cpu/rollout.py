@@ -23,6 +23,12 @@ class CpuHttpServer(vLLMHttpServer):
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         super()._post_init(cuda_visible_devices)
 
+    def _preprocess_engine_kwargs(self, engine_kwargs: dict) -> None:
+        super()._preprocess_engine_kwargs(engine_kwargs)
+        if self.config.tensor_model_parallel_size * self.config.pipeline_model_parallel_size == 1:
+            # The model in the engine's own process; needs VLLM_ENABLE_V1_MULTIPROCESSING=0 as well, see platform.py.
+            engine_kwargs.setdefault("distributed_executor_backend", "uni")
+
 
 class CpuReplica(vLLMReplica):
     """The stock replica with `CpuHttpServer`."""
