@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -20,14 +18,13 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from sdar_verl.compat.parent import PARENT
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.errors import SdarError
 from sdar_verl.preflight import require_resources
 from sdar_verl.teacher_parts import ServerSettings
 
 PASS_TOKENS = 2048
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)  # here, for between fork and exec nothing may be loaded
 _STOP_SECONDS = 20
 _PLACE_SECONDS = 60  # beside the start itself
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # its own cluster is not behind a proxy
@@ -91,6 +88,7 @@ class TeacherServer:
         self._address = ray.util.get_node_ip_address()
         self._port = _free_port(self._address)
         self._environment = {**os.environ, **_platform_variables(), "VLLM_API_KEY": token, "VLLM_NO_USAGE_STATS": "1"}
+        self._environment[PARENT] = str(os.getpid())
         self._stopping, self._starts, self._loads = threading.Event(), 0, 0
         self._changing = threading.Lock()
         self._process: subprocess.Popen | None = None
@@ -136,7 +134,7 @@ class TeacherServer:
                 self._process.kill()
 
     def _keep(self) -> None:
-        """Runs as long as the server is wanted: a child asks for a signal when the thread that made it ends."""
+        """Runs as long as the server is wanted, whose process ends when the thread that started it does."""
         while not self._stopping.is_set() and self._starts <= self._allowed + self._loads:
             with self._changing, self._log.open("ab") as output:
                 command = [
@@ -144,9 +142,8 @@ class TeacherServer:
                     "--host", self._address, "--port", str(self._port),
                 ]  # fmt: skip
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._environment,
-                    preexec_fn=_end_with_parent,
-                )  # fmt: skip
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._environment
+                )
                 self._starts += 1
             if self._stopping.is_set():  # asked for between the two
                 self._process.terminate()
@@ -188,11 +185,6 @@ def _platform_variables() -> dict[str, str]:
     from sdar_verl.compat.cpu.platform import CpuPlatform
 
     return CpuPlatform().rollout_env_vars()
-
-
-def _end_with_parent() -> None:
-    """The server goes with its actor, even if that is killed."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port(address: str) -> int:

@@ -5,12 +5,14 @@ On GPUs ``vllm serve`` is the same. The token comes from the environment variabl
 
 from __future__ import annotations
 
+from sdar_verl.compat import parent
 from sdar_verl.compat.cpu import vllm_distribution
 
 vllm_distribution.install()  # at import: the engine's own process imports this module as well
 
 
 def main() -> None:
+    parent.end_with_it()
     import sys
 
     from vllm.entrypoints.cli.main import main as vllm_main
