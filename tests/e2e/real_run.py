@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 
 from sdar_verl import leftovers
+from sdar_verl.evaluation.jsonl import read_records
+from sdar_verl.evaluation.records import EpisodeRecord
 
 SHORT = {  # a setting in which a step takes about two seconds
     "platform": "cpu",
@@ -111,8 +113,8 @@ class RealRun:
         return {process for process in found if _alive(process)}
 
     def _remember(self) -> None:
-        """`look` every two seconds: to look each time took a tenth of a core of those that the run needs."""
-        if time.monotonic() > self._looked + 2:
+        """`look` every five seconds: it reads every map of a dozen large processes, which need the cores themselves."""
+        if time.monotonic() > self._looked + 5:
             self.look()
             self._looked = time.monotonic()
 
@@ -142,6 +144,15 @@ class RealRun:
 
     def steps(self) -> list[int]:
         return [line["step"] for line in self.lines("metrics.jsonl")]
+
+    def whole_steps(self, episodes: int) -> list[int]:
+        """The recorded steps; fails the test unless each is there once, in order, with so many episodes."""
+        steps = self.steps()
+        assert steps == sorted(set(steps))
+        played = list(read_records(self.run_dir / "episodes" / "train.jsonl", EpisodeRecord))
+        assert len({(e.step, e.uid, e.session) for e in played}) == len(played), "an episode is there twice"
+        assert {step: sum(e.step == step for e in played) for step in steps} == dict.fromkeys(steps, episodes)
+        return steps
 
     def phases(self) -> list[str]:
         """``begin <phase>`` and ``end <phase>`` as verl's timers told them; see site/sitecustomize.py."""

@@ -25,6 +25,9 @@ LIKELIEST = {  # the likeliest token always: equal weights play equal episodes, 
     "trainer.test_freq": -1,
     "trainer.save_freq": -1,
     "data.seed": 3,
+    "actor_rollout_ref.actor.kl_loss_coef": 0.0,
+    "sdar.teacher.placement": "ref",  # of weights of its own, which must come back as well
+    "sdar.teacher.update_rate": 0.5,
 }
 SAME = ("actor/entropy", "actor/grad_norm", "sdar/gap_mean", "sdar/gate_mean", "episode/turns", "episode/success_rate")
 
@@ -41,7 +44,7 @@ def test_an_interruption_and_the_numbers_of_a_run_without_it(train, place, imds)
     """First machine: a notice, and the running step is abandoned. Second: from S3 to the end.
 
     Guards the exit code, that the second machine starts empty and has the run's whole past, that nothing is left over,
-    and that tasks and numbers are those of a run that was never interrupted.
+    and that tasks and numbers, the gap to a moving average among them, are those of a run that was never interrupted.
     """
     cloud = {**LIKELIEST, "sdar.checkpoints.s3": f"'{place}'"}
     first = train("first", {**cloud, "sdar.spot.imds": "true", "sdar.spot.poll_seconds": 0.2,

@@ -126,6 +126,24 @@ def test_a_killed_service_takes_its_own_episodes_with_it_and_no_others():
     asyncio.run(play())
 
 
+def test_who_finds_one_full_waits_for_one_that_is_being_asked_whether_it_is_back():
+    """At the full one a place may take minutes."""
+
+    async def play():
+        place = ("--workers", "1", "--envs-per-worker", "1")
+        with ServiceProcess(*place) as one, ServiceProcess(*place) as two:
+            async with remote(one.url, two.url) as pool, pool.session() as session, pool.session() as other:
+                first = pid_of((await session.reset(task()))[1])
+                (idle,) = (endpoint for endpoint in pool._endpoints if not endpoint.full)
+                idle.failures = 1
+                idle._connecting = asyncio.ensure_future(asyncio.sleep(1))
+                assert idle.probed
+                found = pid_of((await asyncio.wait_for(other.reset(task()), 20))[1])
+                assert found != first and not idle.probed
+
+    asyncio.run(play())
+
+
 def test_a_service_that_stops_answering_is_noticed_and_resumed():
     async def play():
         with ServiceProcess("--workers", "1") as frozen:

@@ -147,6 +147,11 @@ class RemoteEnvPool:
                     raise NoEndpoint(f"no environment service takes episodes any more: {reasons}")
                 await asyncio.sleep(random.uniform(0.05, 0.2))
                 continue
+            if endpoint.full and any(other.probed for other in self._endpoints):
+                # it may wait there for minutes, while another one that is just coming back has room
+                last_answer = time.monotonic()
+                await asyncio.sleep(random.uniform(0.05, 0.2))
+                continue
             session = secrets.token_hex(16)
             message = {"op": "reset", "session": session, "split": task.split, "task": task.id, "seed": seed}
             begun, reached = False, endpoint.connected
@@ -183,7 +188,7 @@ class RemoteEnvPool:
     def _choose(self, task_id: str) -> Endpoint | None:
         up = [endpoint for endpoint in self._endpoints if endpoint.can_be_tried()]
         return min(
-            up, key=lambda e: (not (e.knows(task_id) and e.active < e.places), e.active / e.places), default=None
+            up, key=lambda e: (not (e.knows(task_id) and not e.full), e.active / e.places), default=None
         )
 
     def _check_open(self) -> None:

@@ -95,8 +95,17 @@ class Endpoint:
         if self.connected and self.draining:
             self.why_down = "it is draining"
             return False
-        probed = self.failures > 0 and self._connecting is not None and not self._connecting.done()
-        return not probed and self.down_until <= time.monotonic()
+        return not self.probed and self.down_until <= time.monotonic()
+
+    @property
+    def probed(self) -> bool:
+        """Whether it failed and somebody is finding out whether it is back."""
+        return self.failures > 0 and self._connecting is not None and not self._connecting.done()
+
+    @property
+    def full(self) -> bool:
+        """Whether our own sessions have every place of it, as far as known."""
+        return self.active >= self.places
 
     async def connect(self) -> Link:
         """The connection; made, and the service checked, if there is none. Callers at the same time share an attempt.
