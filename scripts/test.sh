@@ -8,7 +8,8 @@ source .venv/bin/activate
 status=0
 ruff check . || status=$?
 # Two at a time: a real run is a dozen processes that start one after the other (about one core and 5 GB).
-python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations 30 "$@" || status=$?
+# A file stays together, as do its fixtures; tests/conftest.py puts the longest first.
+python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 30 "$@" || status=$?
 if [[ $status == 0 ]]; then
     echo "test: everything passed"
 else

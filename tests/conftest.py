@@ -14,20 +14,12 @@ settings.register_profile(  # a busy machine is no failure
 )
 settings.load_profile("sdar")
 
-_LONGEST = ("test_quickstart_run.py", "test_spot.py", "test_faults.py")  # several starts in one test
+_LONGEST = ("test_methods.py", "test_spot.py", "test_quickstart_run.py", "test_faults.py")  # many starts each
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, each real run by itself; the tests of any other file stay together, as do its fixtures.
-
-    Started last, one long test would keep one process busy while the others have nothing left to do. Two tests that
-    name one group are never run at a time, for both at once need more than 24 GB.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            name = item.nodeid if _is_real_run(item) else item.path.name
-            item.add_marker(pytest.mark.xdist_group(name))
+    """The longest files first: started last, one would keep one process busy while the others have nothing to do."""
     items.sort(key=lambda item: (_rank(item), item.get_closest_marker("slow") is None))
 
 
@@ -65,8 +57,4 @@ def browser():
 def _rank(item: pytest.Item) -> int:
     if item.path.name in _LONGEST:
         return _LONGEST.index(item.path.name)
-    return len(_LONGEST) + (not _is_real_run(item))
-
-
-def _is_real_run(item: pytest.Item) -> bool:
-    return "e2e" in item.path.parts
+    return len(_LONGEST) + ("e2e" not in item.path.parts)

@@ -112,7 +112,6 @@ def _one_rank(checkpoint):
     return {name: getattr(tensor, "_local_tensor", tensor) for name, tensor in state.items()}
 
 
-@pytest.mark.xdist_group("three engines")
 def test_two_ranks_and_no_privileged_text_no_gap(train):
     """Guards that the teacher without skills is the student: two ranks, two vLLM replicas, whole-trajectory rows, the
     reference as teacher, top-k distributions and T = 1.3.

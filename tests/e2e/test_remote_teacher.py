@@ -61,7 +61,6 @@ def stop(run) -> None:
     assert run.left() == []
 
 
-@pytest.mark.xdist_group("three engines")
 def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another_model(train, model, tmp_path):
     """The run goes on with the other server, then without distillation, and never with the wrong model's scores."""
     token = tmp_path / "token"
