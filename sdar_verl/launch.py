@@ -22,7 +22,6 @@ from sdar_verl.storage.settings import SpotSettings
 
 _PREFIX = "sdar-"
 _STARTED = "started"  # an empty file, as old as its run
-SHUTDOWN_SECONDS = 15.0
 
 
 def launch(config: DictConfig) -> None:
@@ -54,20 +53,7 @@ def launch(config: DictConfig) -> None:
                 raise KeyboardInterrupt(f"signal {end.code}") from None
             raise
         finally:
-            _stop_ray()
-
-
-def _stop_ray() -> None:
-    """Shut Ray down and wait for its processes: it returns while some of them still live and write."""
-    import ray
-
-    started = psutil.Process().children(recursive=True)
-    ray.shutdown()
-    _, alive = psutil.wait_procs(started, timeout=SHUTDOWN_SECONDS)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=SHUTDOWN_SECONDS)
+            stock.stop_ray(psutil.Process().children(recursive=True))
 
 
 def _absolute_paths(config: DictConfig) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 import psutil
 from omegaconf import DictConfig
 
+SHUTDOWN_SECONDS = 15.0
 RAY_STARTS = 3  # a busy machine is too slow for Ray's fixed 30 s now and then, hardly ever three times
 _TOO_SLOW = "timed out during startup"  # Ray raises a plain Exception
 
@@ -39,20 +41,23 @@ def run_ppo(config: DictConfig, after_ray: Callable[[], None] = lambda: None) ->
             if _TOO_SLOW not in str(error) or start == RAY_STARTS:
                 raise
             print(f"[sdar] Ray did not start within its 30 s (start {start} of {RAY_STARTS}); starting it again")
-            _end(set(psutil.Process().children(recursive=True)) - before)
+            # Ray stops nothing of a start that failed before this process ends
+            stop_ray(set(psutil.Process().children(recursive=True)) - before, grace=0)
 
 
-def _end(processes: set[psutil.Process]) -> None:
-    """Ray stops nothing of a start that failed before this process ends."""
+def stop_ray(processes: Collection[psutil.Process], grace: float = SHUTDOWN_SECONDS) -> None:
+    """Shut Ray down, which returns while some of its `processes` still live and write, and wait for them.
+
+    Those that still live `grace` seconds later are killed.
+    """
     import ray
 
     ray.shutdown()
-    for process in processes:
-        try:
+    _, alive = psutil.wait_procs(processes, timeout=grace)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
-    psutil.wait_procs(processes, timeout=15)
+    psutil.wait_procs(alive, timeout=SHUTDOWN_SECONDS)
 
 
 def validate(config: DictConfig) -> None:

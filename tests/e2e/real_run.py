@@ -74,7 +74,6 @@ class RealRun:
         if phases:
             self._phases.write_text("")
             told = {"PHASES_FILE": str(self._phases)}
-        paths = [str(Path(__file__).parent / "site"), os.environ.get("PYTHONPATH", "")]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sdar_verl.train", *(f"{key}={value}" for key, value in keys.items())],
@@ -88,7 +87,7 @@ class RealRun:
                     "TMPDIR": str(self.temp),
                     "OMP_NUM_THREADS": "1",
                     "RAY_worker_niceness": "0",
-                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                    "PYTHONPATH": python_path(),
                     **told,
                 },
             )
@@ -229,6 +228,11 @@ class RealRun:
                 pass
         self.process.wait()
         shutil.rmtree(self.temp, ignore_errors=True)
+
+
+def python_path() -> str:
+    """PYTHONPATH with the folder of site/sitecustomize.py before what is there."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).parent / "site"), os.environ.get("PYTHONPATH", "")]))
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -1,11 +1,10 @@
 """The quickstart for real, with fewer steps and games: two runs from the shipped model, a report, and nothing twice."""
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from real_run import python_path
 
 from sdar_verl.quickstart import run as quick
 from sdar_verl.quickstart.plan import load_plan
@@ -22,8 +21,7 @@ def short(monkeypatch):
 
 def test_both_methods_train_from_one_start_and_the_report_compares_them(tmp_path, short, monkeypatch):
     monkeypatch.setenv("RAY_worker_niceness", "0")  # or a test beside it takes nearly all of the machine
-    paths = [str(Path(__file__).parent / "site"), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # imports faster
+    monkeypatch.setenv("PYTHONPATH", python_path())  # imports faster
     out, said = tmp_path / "a folder, with=signs", []
     page = quick.quickstart(out, seed=5, say=said.append)
 

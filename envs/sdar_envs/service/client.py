@@ -141,15 +141,13 @@ class RemoteEnvPool:
         while True:
             self._check_open()
             endpoint = self._choose(task.id)
+            if endpoint is not None and endpoint.full and any(other.probed for other in self._endpoints):
+                # it may wait there for minutes, while another one that is just coming back has room
+                endpoint, last_answer = None, time.monotonic()
             if endpoint is None:
                 if time.monotonic() - last_answer > self.patience.reconnect:
                     reasons = "; ".join(f"{e.url}: {e.why_down}" for e in self._endpoints)
                     raise NoEndpoint(f"no environment service takes episodes any more: {reasons}")
-                await asyncio.sleep(random.uniform(0.05, 0.2))
-                continue
-            if endpoint.full and any(other.probed for other in self._endpoints):
-                # it may wait there for minutes, while another one that is just coming back has room
-                last_answer = time.monotonic()
                 await asyncio.sleep(random.uniform(0.05, 0.2))
                 continue
             session = secrets.token_hex(16)
@@ -187,9 +185,7 @@ class RemoteEnvPool:
 
     def _choose(self, task_id: str) -> Endpoint | None:
         up = [endpoint for endpoint in self._endpoints if endpoint.can_be_tried()]
-        return min(
-            up, key=lambda e: (not (e.knows(task_id) and not e.full), e.active / e.places), default=None
-        )
+        return min(up, key=lambda e: (e.full or not e.knows(task_id), e.active / e.places), default=None)
 
     def _check_open(self) -> None:
         if self._closed:
