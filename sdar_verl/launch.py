@@ -8,13 +8,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdar_verl import joined, leftovers
+from sdar_verl.compat.cpu.fork_server import COMMAND, Forks
 from sdar_verl.spot import SpotStop
 from sdar_verl.spot.ending import Ending
 from sdar_verl.stop_signals import terminate_like_ctrl_c
@@ -30,20 +31,24 @@ def launch(config: DictConfig) -> None:
     Ray is started by the run and stopped with it, unless ``ray_kwargs.ray_init.address`` names a cluster to join. All
     temporary files (Ray's session, sockets, the engine's libraries) live in one folder that goes with the run.
     """
-    from sdar_verl import plugin
-    from sdar_verl.compat import stock
-    from sdar_verl.prepare import prepare
-
-    plugin.verify()
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     _absolute_paths(config)
-    _settle(config)
-    prepare(config)
-    if config.ray_kwargs.ray_init.address != "local":
-        joined.check(config)
-    spot = Ending(Path(config.sdar.run_dir), SpotSettings(**config.sdar.spot))
-    with _scratch(Path(config.sdar.run_dir)) as scratch, terminate_like_ctrl_c(), spot.watched():
+    with _scratch(Path(config.sdar.run_dir)) as scratch, terminate_like_ctrl_c(), ExitStack() as stack:
         _ray_settings(config, scratch)
+        kept = None
+        if config.sdar.forked_workers and config.ray_kwargs.ray_init.address == "local":
+            kept = stack.enter_context(_forks(config, scratch)).pid  # it imports while this process does
+        from sdar_verl import plugin
+        from sdar_verl.compat import stock
+        from sdar_verl.prepare import prepare
+
+        plugin.verify()
+        _settle(config)
+        prepare(config)
+        if config.ray_kwargs.ray_init.address != "local":
+            joined.check(config)
+        spot = Ending(Path(config.sdar.run_dir), SpotSettings(**config.sdar.spot))
+        stack.enter_context(spot.watched())
         try:
             stock.run_ppo(config, after_ray=spot.take_signals)
         except SystemExit as end:
@@ -53,7 +58,7 @@ def launch(config: DictConfig) -> None:
                 raise KeyboardInterrupt(f"signal {end.code}") from None
             raise
         finally:
-            stock.stop_ray(psutil.Process().children(recursive=True))
+            stock.stop_ray([own for own in psutil.Process().children(recursive=True) if own.pid != kept])
 
 
 def _absolute_paths(config: DictConfig) -> None:
@@ -83,6 +88,17 @@ def _ray_settings(config: DictConfig, scratch: Path) -> None:
             for name in ("num_cpus", "num_gpus"):
                 init.pop(name, None)
         init["runtime_env"]["env_vars"] = {**dict(init.runtime_env.get("env_vars") or {}), **variables}
+
+
+def _forks(config: DictConfig, scratch: Path) -> Forks:
+    """Start the server of forks, and let Ray start its workers there."""
+    init = config.ray_kwargs.ray_init
+    with open_dict(config):
+        variables = init.runtime_env.env_vars
+        forks = Forks(scratch, dict(variables))
+        init.runtime_env["py_executable"] = forks.command
+        variables[COMMAND] = forks.command
+    return forks
 
 
 @contextmanager

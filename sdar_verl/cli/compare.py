@@ -1,4 +1,4 @@
-"""`sdar compare`: run arms with several seeds, and show what the runs say."""
+"""`sdar compare`: run arms with several seeds, show what the runs say, and pack them to be shown elsewhere."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ class _Intermixed(argparse.ArgumentParser):
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the command `compare`; the parsed arguments carry its function as ``func(args) -> exit code``."""
     parser = subparsers.add_parser("compare", help="methods or settings times seeds: run them, and compare the runs")
-    actions = parser.add_subparsers(required=True, metavar="run|report", parser_class=_Intermixed)
+    actions = parser.add_subparsers(required=True, metavar="run|report|pack", parser_class=_Intermixed)
     _add_run(actions.add_parser("run", help="train every arm with every seed; a second call goes on"))
     _add_report(actions.add_parser("report", help="one page out of any number of runs, finished or not"))
+    _add_pack(actions.add_parser("pack", help="one small file that the page can be made of anywhere"))
     return parser
 
 
@@ -60,7 +61,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="folder of `sdar compare run`, run folder, or ARM=folder; in any number"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of `sdar compare run`, file of `sdar compare pack`, run folder, or ARM=folder; in any number",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the page goes; default: the one folder named")
     parser.add_argument("--baseline", metavar="ARM", help="arm that the others are compared with; default: the first")
@@ -69,6 +73,12 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--price", type=float, metavar="P", help="of an hour of the machine, for the cost of the runs")
     parser.add_argument("--title", default="SDAR comparison", help="heading of the page")
     parser.set_defaults(func=report)
+
+
+def _add_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of `sdar compare run`")
+    parser.add_argument("--out", type=Path, metavar="FILE.tar.gz", help="default: beside the folder, named after it")
+    parser.set_defaults(func=pack)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,26 +124,44 @@ def run(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Write the page and print where it is; 1 with the reason on stderr when it cannot be made."""
     from sdar_verl.compare.arms import split_target
+    from sdar_verl.compare.pack import unpacked
     from sdar_verl.compare.page import build_comparison
     from sdar_verl.errors import SdarError
 
-    if args.out is None and len(args.runs) > 1:
-        print("sdar compare: say where the page of several folders goes: --out DIR", file=sys.stderr)
+    if args.out is None and (len(args.runs) > 1 or split_target(args.runs[0])[0].is_file()):
+        print("sdar compare: say where the page of several folders, or of a file, goes: --out DIR", file=sys.stderr)
         return 1
     try:
-        page = build_comparison(
-            args.runs,
-            (args.out or split_target(args.runs[0])[0]).expanduser().absolute(),
-            baseline=args.baseline,
-            only=args.only,
-            last_k=args.last_k,
-            price=args.price,
-            title=args.title,
-        )
+        with unpacked(args.runs) as targets:
+            page = build_comparison(
+                targets,
+                (args.out or split_target(args.runs[0])[0]).expanduser().absolute(),
+                baseline=args.baseline,
+                only=args.only,
+                last_k=args.last_k,
+                price=args.price,
+                title=args.title,
+            )
     except SdarError as error:
         print(f"sdar compare: {error}", file=sys.stderr)
         return 1
     print(f"page: {page.resolve()}")
+    return 0
+
+
+def pack(args: argparse.Namespace) -> int:
+    """Write the archive and print where it is; 1 with the reason on stderr when there is nothing to pack."""
+    from sdar_verl.compare.pack import SUFFIX, pack
+    from sdar_verl.errors import SdarError
+
+    folder = args.folder.expanduser().absolute()
+    archive = (args.out or folder.with_name(folder.name + SUFFIX)).expanduser().absolute()
+    try:
+        size = pack(folder, archive)
+    except SdarError as error:
+        print(f"sdar compare: {error}", file=sys.stderr)
+        return 1
+    print(f"archive: {archive} ({size / 1024:.0f} KiB)")
     return 0
 
 
