@@ -15,13 +15,12 @@ import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdar_verl import joined, leftovers
-from sdar_verl.compat.cpu.fork_server import COMMAND, Forks
+from sdar_verl.compat.cpu.fork_server import COMMAND, PREFIX
 from sdar_verl.spot import SpotStop
 from sdar_verl.spot.ending import Ending
 from sdar_verl.stop_signals import terminate_like_ctrl_c
 from sdar_verl.storage.settings import SpotSettings
 
-_PREFIX = "sdar-"
 _STARTED = "started"  # an empty file, as old as its run
 
 
@@ -35,9 +34,6 @@ def launch(config: DictConfig) -> None:
     _absolute_paths(config)
     with _scratch(Path(config.sdar.run_dir)) as scratch, terminate_like_ctrl_c(), ExitStack() as stack:
         _ray_settings(config, scratch)
-        kept = None
-        if config.sdar.forked_workers and config.ray_kwargs.ray_init.address == "local":
-            kept = stack.enter_context(_forks(config, scratch)).pid  # it imports while this process does
         from sdar_verl import plugin
         from sdar_verl.compat import stock
         from sdar_verl.prepare import prepare
@@ -58,7 +54,7 @@ def launch(config: DictConfig) -> None:
                 raise KeyboardInterrupt(f"signal {end.code}") from None
             raise
         finally:
-            stock.stop_ray([own for own in psutil.Process().children(recursive=True) if own.pid != kept])
+            stock.stop_ray(psutil.Process().children(recursive=True))
 
 
 def _absolute_paths(config: DictConfig) -> None:
@@ -84,34 +80,25 @@ def _ray_settings(config: DictConfig, scratch: Path) -> None:
             init["_temp_dir"] = str(scratch / "ray")
             init["include_dashboard"] = False
             variables["TMPDIR"] = str(scratch)
+            if command := os.environ.get(COMMAND):
+                variables[COMMAND] = init["runtime_env"]["py_executable"] = command
         else:  # a joined cluster has its own resources
             for name in ("num_cpus", "num_gpus"):
                 init.pop(name, None)
         init["runtime_env"]["env_vars"] = {**dict(init.runtime_env.get("env_vars") or {}), **variables}
 
 
-def _forks(config: DictConfig, scratch: Path) -> Forks:
-    """Start the server of forks, and let Ray start its workers there."""
-    init = config.ray_kwargs.ray_init
-    with open_dict(config):
-        variables = init.runtime_env.env_vars
-        forks = Forks(scratch, dict(variables))
-        init.runtime_env["py_executable"] = forks.command
-        variables[COMMAND] = forks.command
-    return forks
-
-
 @contextmanager
 def _scratch(run_dir: Path) -> Iterator[Path]:
     """A folder for temporary files, short enough for socket names; of dead runs the leftovers are removed."""
     root = Path(tempfile.gettempdir())
-    for old in root.glob(f"{_PREFIX}[0-9]*-*"):
-        pid = old.name.removeprefix(_PREFIX).partition("-")[0]
+    for old in root.glob(f"{PREFIX}[0-9]*-*"):
+        pid = old.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             with suppress(FileNotFoundError):  # another start was quicker
                 leftovers.sweep((old / _STARTED).stat().st_mtime)
             shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=root))
     (folder / _STARTED).touch()  # the folder's own times change with every file in it
     started = time.time()
     before = os.environ.get("TMPDIR")

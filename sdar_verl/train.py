@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from sdar_verl.compat.cpu.fork_server import COMMAND, become_forked
 from sdar_verl.errors import UNREACHABLE_EXIT_CODE, RegistrationError, SdarError, Unreachable
 from sdar_verl.guards import EXIT_CODE, GuardStop
 from sdar_verl.spot import EXIT_CODE as SPOT_EXIT_CODE
@@ -32,9 +35,17 @@ def run(config: DictConfig) -> None:
     """Check everything that can be checked beforehand, then train."""
     if config.trainer.device == "cpu":
         os.environ["VERL_PLATFORM"] = "cpu"  # before the first import of verl, which caches the platform
+    if _forks(config):
+        become_forked(["-m", "sdar_verl.train", *sys.argv[1:]])
     from sdar_verl.launch import launch
 
     launch(config)
+
+
+def _forks(config: DictConfig) -> bool:
+    """Whether this process is to be replaced by one whose libraries are imported already."""
+    alone = HydraConfig.get().mode == RunMode.RUN and config.ray_kwargs.ray_init.address == "local"
+    return config.sdar.forked_workers and alone and COMMAND not in os.environ
 
 
 @hydra.main(config_path="config", config_name="sdar", version_base=None)

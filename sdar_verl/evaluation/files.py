@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content` (text as UTF-8); the data is on disk before the name points at it. Creates parent folders."""
+    """Replace `path` by `content` (text as UTF-8); the data is on disk before the name points at it.
+
+    Creates parent folders.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -1,8 +1,8 @@
 """``python -I -S fork_client.py SOCKET <arguments of python>``: that command line, in a process that need not import.
 
 It asks the server at SOCKET (`fork_server`) to fork, hands over its arguments, environment, folder, niceness and open
-files, and stays for as long as the forked process lives: it ends with the same status, passes SIGTERM and SIGINT on, and
-when it is killed, so is the other. Where the server does not answer or refuses, python itself takes its place.
+files, and stays for as long as the forked process lives: it ends with the same status, passes signals on, and when it
+is killed, so is the other. Where the server does not answer or refuses, python itself takes its place.
 
 Only the standard library, and little of it: this file's start is what is saved elsewhere.
 """
@@ -16,6 +16,7 @@ import sys
 import time
 
 REFUSED, ORPHAN_SECONDS, MAX_FILES = 0, 10.0, 64
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def ask(address: str, arguments: list[str]) -> tuple[socket.socket, int] | None:
@@ -29,6 +30,7 @@ def ask(address: str, arguments: list[str]) -> tuple[socket.socket, int] | None:
             "folder": os.getcwd(),
             "nice": os.getpriority(os.PRIO_PROCESS, 0),
             "files": files,
+            "ignored": [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
         }
     ).encode()
     connection = socket.socket(socket.AF_UNIX)
@@ -48,8 +50,9 @@ def ask(address: str, arguments: list[str]) -> tuple[socket.socket, int] | None:
 def wait(connection: socket.socket, process: int) -> int:
     """The forked process' wait status; SystemExit when nobody is left to tell it."""
     parent, orphaned = os.getppid(), None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: _send(process, number))
+    for number in PASSED_ON:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: _send(process, number))
     while True:
         if select.select([connection], [], [], 1.0)[0]:
             answer = connection.recv(8, socket.MSG_WAITALL)

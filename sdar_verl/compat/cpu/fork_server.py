@@ -1,10 +1,10 @@
-"""Workers of a run on the CPU, forked from a process that has imported the large libraries once.
+"""The processes of a run on the CPU, forked from one that has imported the large libraries.
 
-A run has about eight processes that import torch, transformers, vLLM and verl one after the other, 10 to 20 seconds of
-a core each: most of a start on two cores, and of its memory. `Forks` starts one process that imports them (`main`), and
-gives Ray a command (``runtime_env.py_executable``) that asks it for a fork instead of starting Python anew. The worker's
-own program, environment and files are what Ray wanted them to be. Not for GPUs: a process that has touched one cannot
-be forked.
+A run has about nine processes that import torch, transformers, vLLM and verl one after the other, 10 to 20 seconds of a
+core each: most of a start on two cores, and of its memory. Here one process imports them (`main`) and forks: the driver
+(`become_forked`), Ray's workers (``runtime_env.py_executable``) and vLLM's engine. Program, environment and files of a
+fork are what they would be in a process of its own; where they cannot be, it gets one. Not for GPUs: a process that has
+touched one cannot be forked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 import runpy
 import selectors
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,9 +26,9 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import NoReturn
 
-from sdar_verl.compat.cpu.fork_client import MAX_FILES, REFUSED
+from sdar_verl.compat.cpu.fork_client import MAX_FILES, PASSED_ON, REFUSED
 
 # What the processes of a run import, but for Ray, which remembers the process that imported it, and for verl, which
 # imports Ray.
@@ -49,7 +50,8 @@ MODULES = (
     "hydra",
     "codetiming",
 )
-COMMAND = "SDAR_FORK_COMMAND"  # environment variable of the workers: `Forks.command`
+COMMAND = "SDAR_FORK_COMMAND"  # environment variable of all forks: `Forks.command`
+PREFIX = "sdar-"  # of folders in the place for temporary files; the id of the process that owns it follows
 # Read when a process starts or imports: a fork is no substitute for a process with other values of these.
 DECIDED = (
     "PYTHONHASHSEED", "PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VERL_PLATFORM",
@@ -60,17 +62,20 @@ _UNSET = "0"  # what verl passes on of a variable that nobody has set
 
 
 class Forks:
-    """A server of forks that lives as long as the context.
+    """A server of forks, which lives until `stop`, or until this process ends.
 
     Args:
-        folder: where its socket and its log lie.
+        folder: its own, for socket and log; removed by the server at its end.
         environment: variables that the workers will have beside those of this process.
+        modules: what is imported before anything is forked.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]):
+    def __init__(self, folder: Path, environment: Mapping[str, str], modules: Sequence[str] = MODULES):
         address, self._script = str(folder / "forks"), folder / "python"
         client = Path(__file__).with_name("fork_client.py")
-        self._script.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-I", "-S", str(client), address])} "$@"\n')
+        folder.mkdir(exist_ok=True)
+        start = shlex.join([sys.executable, "-I", "-S", str(client), address])
+        self._script.write_text(f'#!/bin/sh\nexec {start} "$@"\n')
         self._script.chmod(0o700)
         variables = {
             "OMP_NUM_THREADS": "1",  # Ray's own choice for workers of one CPU
@@ -79,13 +84,16 @@ class Forks:
             **environment,
             "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator; a thread would not be forked
         }
-        with (folder / "forks.log").open("wb") as log:
+        with (folder / "forks.log").open("wb") as log, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen(64)  # who asks before everything is imported waits
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, address],
+                [sys.executable, "-m", __name__, str(listener.fileno()), str(folder), *modules],
                 stdin=subprocess.PIPE,  # closed when this process ends, however it ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=variables,
+                pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
 
@@ -99,16 +107,23 @@ class Forks:
         """The server's process."""
         return self._process.pid
 
-    def __enter__(self) -> Forks:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def stop(self) -> None:
+        """End the server and everything that it forked."""
         self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.wait()
+
+    def keep_after_exec(self) -> None:
+        """Let the server live for as long as this process does, whatever it becomes."""
+        os.set_inheritable(self._process.stdin.fileno(), True)
+
+
+def become_forked(arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by ``python <arguments>``, run in a fork; `COMMAND` tells it how to start others there."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    forks = Forks(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")), {})
+    forks.keep_after_exec()
+    os.environ[COMMAND] = forks.command
+    os.execv(forks.command, [forks.command, *arguments])
 
 
 class Server:
@@ -137,6 +152,8 @@ class Server:
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj == self._lifeline:
+                    for process in self._clients.values():
+                        os.kill(process, signal.SIGKILL)
                     return None
                 if key.fileobj is self._listener:
                     if (request := self._accept()) is not None:
@@ -236,6 +253,9 @@ def become(request: Mapping) -> None:
         numpy.random.seed()
     if dynamo := sys.modules.get("torch._dynamo.config"):
         dynamo.disable = os.environ.get("TORCHDYNAMO_DISABLE") == "1"  # as that module does when it is imported
+    for number in PASSED_ON:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else usual)
     run(request["arguments"])
 
 
@@ -278,22 +298,26 @@ def _move_up(file: int) -> int:
     return moved
 
 
-def main(address: str) -> None:
-    """Import, then fork for whoever asks at `address`, until standard input ends."""
+def main(listener: socket.socket, modules: Sequence[str]) -> dict | None:
+    """Import `modules`, then fork for whoever asks, until standard input ends; what `Server.serve` returns."""
     environment = dict(os.environ)  # imports change it
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen(64)  # who asks before everything is imported waits
-    for name in MODULES:
+    gc.disable()  # it takes a quarter of the time of these imports
+    for name in modules:
         importlib.import_module(name)
     if "ray" in sys.modules:
-        raise RuntimeError("one of fork_server.MODULES imports Ray, which cannot be forked")
-    gc.collect()
-    gc.freeze()  # what is shared stays shared: the collector never writes to it again
-    request = Server(listener, os.dup(0), environment).serve()
-    if request is not None:
-        become(request)
+        raise RuntimeError("one of the modules imports Ray, which cannot be forked")
+    gc.freeze()  # what is shared stays shared: the collector never writes to it
+    gc.enable()
+    return Server(listener, os.dup(0), environment).serve()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        found = main(socket.socket(fileno=int(sys.argv[1])), sys.argv[3:])
+    except BaseException:
+        shutil.rmtree(sys.argv[2], ignore_errors=True)
+        raise
+    if found is None:
+        shutil.rmtree(sys.argv[2], ignore_errors=True)
+        os._exit(0)  # nothing else is to be ended, and what was imported has much to say when it is
+    become(found)
