@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from sdar_verl.compat.cpu.fork_server import COMMAND
 from sdar_verl.compat.parent import PARENT
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.errors import SdarError
@@ -88,7 +89,9 @@ class TeacherServer:
         self._address = ray.util.get_node_ip_address()
         self._port = _free_port(self._address)
         self._environment = {**os.environ, **_platform_variables(), "VLLM_API_KEY": token, "VLLM_NO_USAGE_STATS": "1"}
-        self._environment[PARENT] = str(os.getpid())
+        self._python = os.environ.get(COMMAND, sys.executable)
+        if COMMAND not in os.environ:  # a fork ends with its client, which looks after the parent itself
+            self._environment[PARENT] = str(os.getpid())
         self._stopping, self._starts, self._loads = threading.Event(), 0, 0
         self._changing = threading.Lock()
         self._process: subprocess.Popen | None = None
@@ -138,7 +141,7 @@ class TeacherServer:
         while not self._stopping.is_set() and self._starts <= self._allowed + self._loads:
             with self._changing, self._log.open("ab") as output:
                 command = [
-                    sys.executable, "-m", "sdar_verl.compat.vllm_server", *self._arguments,
+                    self._python, "-m", "sdar_verl.compat.vllm_server", *self._arguments,
                     "--host", self._address, "--port", str(self._port),
                 ]  # fmt: skip
                 self._process = subprocess.Popen(

@@ -86,7 +86,9 @@ def test_a_program_sees_what_it_would_see_in_a_python_of_its_own(forks, tmp_path
     [
         ("pass", 0),
         ("import sys; sys.exit(7)", 7),
+        ("import sys; sys.exit('a reason')", 1),
         ("raise ValueError('mine')", 1),
+        ("raise KeyboardInterrupt", 130),
         ("import os; os._exit(3)", 3),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
@@ -94,7 +96,18 @@ def test_a_program_sees_what_it_would_see_in_a_python_of_its_own(forks, tmp_path
 )
 def test_it_ends_as_the_program_does(forks, program, code):
     ended = run(forks.command, "-c", program)
-    assert ended.returncode == code and ("ValueError: mine" in ended.stderr) == ("raise" in program)
+    assert ended.returncode == code
+    assert ("ValueError: mine" in ended.stderr) == ("ValueError" in program)
+    assert (ended.stderr == "a reason\n") == ("a reason" in program)
+
+
+def test_threads_and_exit_functions_come_before_the_end(forks):
+    program = (
+        "import atexit, threading, time\n"
+        "atexit.register(print, 'at exit', end='.')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.5), print('thread', end=' '))).start()"
+    )
+    assert run(forks.command, "-c", program).stdout == "thread at exit."
 
 
 def test_open_files_are_handed_over_so_that_multiprocessing_spawns_there(forks, tmp_path):

@@ -11,12 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from sdar_verl import leftovers
+from sdar_verl.compat.cpu.fork_client import NAME
+from sdar_verl.compat.cpu.fork_server import COMMAND, Forks
 from sdar_verl.evaluation.jsonl import read_records
 from sdar_verl.evaluation.records import EpisodeRecord
 
@@ -54,10 +57,17 @@ class RealRun:
         log: file for everything the run prints.
         temp: the temp folder of a run before.
         phases: let its timers tell which phase they time, for `phases`.
+        alone: import the large libraries anew, as ``sdar train`` does, instead of forking from the tests' own server.
     """
 
     def __init__(
-        self, run_dir: Path, overrides: dict[str, Any], log: Path, temp: Path | None = None, phases: bool = False
+        self,
+        run_dir: Path,
+        overrides: dict[str, Any],
+        log: Path,
+        temp: Path | None = None,
+        phases: bool = False,
+        alone: bool = False,
     ):
         self.run_dir, self.log = run_dir, log
         self.temp = temp or Path(tempfile.mkdtemp(prefix="e2e", dir="/tmp"))  # short: socket names live in it
@@ -74,9 +84,13 @@ class RealRun:
         if phases:
             self._phases.write_text("")
             told = {"PHASES_FILE": str(self._phases)}
+        if phases or alone:
+            python = sys.executable
+        else:
+            python = told[COMMAND] = forks().command
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sdar_verl.train", *(f"{key}={value}" for key, value in keys.items())],
+                [python, "-m", "sdar_verl.train", *(f"{key}={value}" for key, value in keys.items())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -84,10 +98,9 @@ class RealRun:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
                 env={
                     **os.environ,
+                    **environment(),
                     "TMPDIR": str(self.temp),
-                    "OMP_NUM_THREADS": "1",
                     "RAY_worker_niceness": "0",
-                    "PYTHONPATH": python_path(),
                     **told,
                 },
             )
@@ -102,11 +115,15 @@ class RealRun:
             found |= {root, *root.children(recursive=True)}
         except psutil.NoSuchProcess:
             pass
-        for orphan in list(found):
+        todo = list(found)
+        while todo:
             try:
-                found.update(orphan.children(recursive=True))
+                own = todo.pop()
+                new = {*own.children(recursive=True), *_forked(own)} - found
             except psutil.NoSuchProcess:
-                pass
+                continue
+            found |= new
+            todo += new
         self._seen |= found
         self.shared_memory |= leftovers.in_use(process.pid for process in found)
         return {process for process in found if _alive(process)}
@@ -230,9 +247,26 @@ class RealRun:
         shutil.rmtree(self.temp, ignore_errors=True)
 
 
+@cache
+def forks() -> Forks:
+    """A server of forks for the runs of this process; it ends with it."""
+    return Forks(Path(tempfile.mkdtemp(prefix="forks", dir="/tmp")), environment())
+
+
+def environment() -> dict[str, str]:
+    """What a run and the process that it is forked from must agree in."""
+    return {"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1", "VERL_PLATFORM": "cpu"}
+
+
 def python_path() -> str:
     """PYTHONPATH with the folder of site/sitecustomize.py before what is there."""
     return os.pathsep.join(filter(None, [str(Path(__file__).parent / "site"), os.environ.get("PYTHONPATH", "")]))
+
+
+def _forked(process: psutil.Process) -> list[psutil.Process]:
+    """What a client of a server of forks stands for."""
+    name, _, pid = process.name().partition(" ")
+    return [psutil.Process(int(pid))] if name == NAME and pid.isdigit() else []
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -28,9 +28,12 @@ def test_sdar_with_step_rows(train, model):
         "actor_rollout_ref.actor.optim.lr": 1e-2,  # so large that stale weights would show
         "sdar.record.token_episodes": 8,
     }
-    run = train("run", overrides)
+    run = train("run", overrides, alone=True)
     run.until(run.steps, "first metrics")
     assert run.note_ports() and run.named("sdar_envs.pool_worker"), "the test would not see what is left"
+    (server,) = (own for own in run.look() if own.ppid() == run.process.pid)
+    forked = [name for own in server.children() for name in [own.name()]]
+    assert {"ray::WorkerDict", "ray::TaskRunner"} <= {name[:15] for name in forked} | set(forked), forked
     assert run.wait() == 0, run.tail()
     assert run.left() == []
 
