@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sdar_verl.compat.cpu.fork_server import COMMAND, become_forked
-from sdar_verl.errors import UNREACHABLE_EXIT_CODE, RegistrationError, SdarError, Unreachable
+from sdar_verl.errors import UNREACHABLE_EXIT_CODE, ConfigError, RegistrationError, SdarError, Unreachable
 from sdar_verl.guards import EXIT_CODE, GuardStop
 from sdar_verl.spot import EXIT_CODE as SPOT_EXIT_CODE
 from sdar_verl.spot import SpotStop
@@ -43,9 +43,19 @@ def run(config: DictConfig) -> None:
 
 
 def _forks(config: DictConfig) -> bool:
-    """Whether this process is to be replaced by one whose libraries are imported already."""
-    alone = HydraConfig.get().mode == RunMode.RUN and config.ray_kwargs.ray_init.address == "local"
-    return config.sdar.forked_workers and alone and COMMAND not in os.environ
+    """Whether this process is to be replaced by one whose libraries are imported already.
+
+    Raises:
+        ConfigError: asked for where it cannot work.
+    """
+    if config.sdar.forked_workers and config.trainer.device != "cpu":
+        raise ConfigError(
+            f"sdar.forked_workers=true needs platform=cpu, but trainer.device is {config.trainer.device}: a process "
+            "that has touched a GPU cannot be forked"
+        )
+    if not config.sdar.forked_workers or config.ray_kwargs.ray_init.address != "local" or COMMAND in os.environ:
+        return False
+    return HydraConfig.get().mode == RunMode.RUN  # several runs of one call share its process
 
 
 @hydra.main(config_path="config", config_name="sdar", version_base=None)

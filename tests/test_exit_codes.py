@@ -3,8 +3,11 @@
 import pickle
 
 import pytest
+from omegaconf import OmegaConf
 
 from sdar_verl import guards, train
+from sdar_verl.compat.cpu.fork_server import COMMAND
+from sdar_verl.errors import ConfigError
 from sdar_verl.guards import GuardStop
 from sdar_verl.spot import SpotStop
 from sdar_verl.storage.errors import StorageError, StorageUnreachable
@@ -42,3 +45,16 @@ def test_each_end_has_its_code_and_its_words(error, code, words, wrapped, monkey
 
 def test_any_other_error_of_ours_is_2(monkeypatch, capsys):
     assert ended(StorageError("no bucket"), monkeypatch, capsys) == (2, "sdar: StorageError: no bucket\n")
+
+
+def test_forks_are_for_cpus_and_for_a_ray_of_the_runs_own(monkeypatch):
+    def config(device, address, forked=True):
+        parts = {"trainer": {"device": device}, "ray_kwargs": {"ray_init": {"address": address}}}
+        return OmegaConf.create(parts | {"sdar": {"forked_workers": forked}})
+
+    with pytest.raises(ConfigError, match="needs platform=cpu, but trainer.device is cuda"):
+        train._forks(config("cuda", "local"))
+    assert not train._forks(config("cuda", "local", forked=False))
+    assert not train._forks(config("cpu", "auto"))
+    monkeypatch.setenv(COMMAND, "/there/already")
+    assert not train._forks(config("cpu", "local"))

@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sdar_verl.compare import state
+from sdar_verl.compare.pack import pack, unpacked
 from sdar_verl.compare.runner import failures, run_sweep
 from sdar_verl.compare.sweep import Arm, Sweep
 from sdar_verl.errors import ConfigError
@@ -100,6 +103,17 @@ def test_runs_are_interleaved_over_seeds_and_kept(tmp_path):
     run_sweep(more, out, say=said.append, command=training())
     assert sum("finished before, kept" in line for line in said) == 4
     assert started(out) == [*order, "sharp/seed-0", "sharp/seed-1", "grpo/seed-2", "sdar/seed-2", "sharp/seed-2"]
+
+
+def test_a_packed_comparison_goes_on_elsewhere(tmp_path):
+    run_sweep(SWEEP, tmp_path / "out", say=lambda line: None, command=training())
+    pack(tmp_path / "out", tmp_path / "out.tar.gz")
+    with unpacked([str(tmp_path / "out.tar.gz")]) as (folder,):
+        shutil.copytree(folder, tmp_path / "elsewhere")
+    more = replace(SWEEP, seeds=(0, 1, 2))
+    found = run_sweep(more, tmp_path / "elsewhere", say=lambda line: None, command=training())
+    assert started(tmp_path / "elsewhere") == ["grpo/seed-2", "sdar/seed-2"]
+    assert {own.status for own in found.runs.values()} == {"finished"} and len(found.runs) == 6
 
 
 def test_a_failure_stops_nothing_else_unless_asked_and_is_tried_again(tmp_path):

@@ -63,11 +63,11 @@ def test_gigpo_on_rloo_with_the_filter_of_dapo(train):
         "sdar.step_groups.weight": 1e-9,
         "actor_rollout_ref.model.path": WEIGHTS,
         "actor_rollout_ref.actor.optim.lr": 1e-6,
-        "actor_rollout_ref.rollout.n": 6,
+        "actor_rollout_ref.rollout.n": 4,
         "env.alfworld.history_length": 0,
         "env.alfworld.room_list": "true",
-        "env.alfworld.max_steps": 20,
-        "env.pool.envs_per_worker": 24,
+        "env.alfworld.max_steps": 14,
+        "env.pool.envs_per_worker": 16,
         "data.max_prompt_length": 384,
         "data.max_response_length": 24,
         "actor_rollout_ref.rollout.max_model_len": 512,
@@ -82,7 +82,7 @@ def test_gigpo_on_rloo_with_the_filter_of_dapo(train):
         evicted = found.get("training/filter_groups/evicted_samples", 0)
         unused = evicted + found.get("training/filter_groups/discarded_surplus_samples", 0)
         decided = [group for group in played if len({episode.won for episode in group}) == 1]
-        assert found["episode/count"] == 24 and len(played) == 4 + unused
+        assert found["episode/count"] == 16 and len(played) == 4 + unused
         assert evicted <= len(decided) <= unused
         possible = []
         for group in (group for group in played if group not in decided):
