@@ -53,7 +53,8 @@ def _forks(config: DictConfig) -> bool:
             f"sdar.forked_workers=true needs platform=cpu, but trainer.device is {config.trainer.device}: a process "
             "that has touched a GPU cannot be forked"
         )
-    if not config.sdar.forked_workers or config.ray_kwargs.ray_init.address != "local" or COMMAND in os.environ:
+    wanted = config.sdar.forked_workers and config.ray_kwargs.ray_init.address == "local"
+    if not wanted or COMMAND in os.environ or sys.platform != "linux":
         return False
     return HydraConfig.get().mode == RunMode.RUN  # several runs of one call share its process
 

@@ -1,4 +1,4 @@
-"""The quickstart for real, with fewer steps and games: two runs from the shipped model, a report, and nothing twice."""
+"""The quickstart for real, with fewer steps, episodes and games: two runs from the shipped model, a report, and nothing twice."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 from real_run import python_path
 
 from sdar_verl.quickstart import run as quick
-from sdar_verl.quickstart.plan import load_plan
+from sdar_verl.quickstart.plan import command, load_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def short(monkeypatch):
     plan = replace(load_plan("tiny"), steps=2, every=2, panel=6, train_games=12)
     monkeypatch.setattr(quick, "load_plan", lambda model, env: plan)
+    monkeypatch.setattr(quick, "command", lambda *args, **more: [*command(*args, **more), "data.train_batch_size=3"])
     return plan
 
 

@@ -22,20 +22,19 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def ask(address: str, arguments: list[str]) -> tuple[socket.socket, int] | None:
     """The connection and the forked process' id; None where the server is gone or refuses."""
-    files = sorted(int(name) for name in os.listdir("/proc/self/fd"))
-    files = [file for file in files if _stays_open(file)][:MAX_FILES]
-    request = json.dumps(
-        {
-            "arguments": arguments,
-            "environment": dict(os.environ),
-            "folder": os.getcwd(),
-            "nice": os.getpriority(os.PRIO_PROCESS, 0),
-            "files": files,
-            "ignored": [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
-        }
-    ).encode()
     connection = socket.socket(socket.AF_UNIX)
     try:
+        files = [file for file in sorted(map(int, os.listdir("/proc/self/fd"))) if _stays_open(file)][:MAX_FILES]
+        request = json.dumps(
+            {
+                "arguments": arguments,
+                "environment": dict(os.environ),
+                "folder": os.getcwd(),
+                "nice": os.getpriority(os.PRIO_PROCESS, 0),
+                "files": files,
+                "ignored": [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
+            }
+        ).encode()
         connection.connect(address)
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], files)
         connection.sendall(request)

@@ -10,6 +10,7 @@ touched one cannot be forked.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +65,7 @@ DECIDED = (
     "VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT",
 )  # fmt: skip
 
+_PATIENCE = 10.0  # seconds for a client to say what it wants
 _UNSET = "0"  # what verl passes on of a variable that nobody has set
 
 
@@ -177,17 +180,21 @@ class Server:
 
     def _accept(self) -> dict | None:
         connection, _ = self._listener.accept()
+        connection.settimeout(_PATIENCE)
         try:
             request = _read(connection)
         except (OSError, ValueError):
             connection.close()
             return None
-        if why := self._unfit(request["environment"]):
+        process, why = REFUSED, self._unfit(request["environment"])
+        try:
+            if not why and (process := os.fork()) == 0:
+                self._leave(connection)
+                return request
+        except OSError as error:  # no memory, or too many processes
+            why = str(error)
+        if why:
             print(f"refused: {why}", flush=True)
-        elif (process := os.fork()) == 0:
-            self._leave(connection)
-            return request
-        process = REFUSED if why else process
         for file in request["received"]:
             os.close(file)
         try:
@@ -250,14 +257,16 @@ class Server:
 
 def become(request: Mapping) -> None:
     """Turn this process into the one that was asked for, and run its program."""
-    high = [_move_up(file) for file in request["received"]]
+    free = max([64, *request["files"]]) + 1
+    high = [_move_up(file, free) for file in request["received"]]
     for file, number in zip(high, request["files"], strict=True):
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    os.setpriority(os.PRIO_PROCESS, 0, request["nice"])
+    with suppress(PermissionError):  # the server is nicer than who asks
+        os.setpriority(os.PRIO_PROCESS, 0, request["nice"])
     tempfile.tempdir = None
     random.seed()
     if numpy := sys.modules.get("numpy"):
@@ -304,10 +313,11 @@ def run(arguments: Sequence[str]) -> None:
         arguments = arguments[2 if arguments[0] in ("-X", "-W") else 1 :]
     first, *rest = arguments
     if first == "-c":
-        sys.argv = ["-c", *rest[1:]]
-        exec(compile(rest[0], "<string>", "exec"), sys.modules["__main__"].__dict__)  # noqa: S102
+        sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), sys.modules["__main__"].__dict__)
     elif first == "-m":
-        sys.argv = rest
+        sys.argv, sys.path[0] = rest, os.getcwd()
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
         sys.argv = arguments
@@ -327,11 +337,9 @@ def _read(connection: socket.socket) -> dict:
     return json.loads(parts) | {"received": received}
 
 
-def _move_up(file: int) -> int:
+def _move_up(file: int, least: int) -> int:
     """Out of the way of the numbers that files shall have."""
-    import fcntl
-
-    moved = fcntl.fcntl(file, fcntl.F_DUPFD, 512)
+    moved = fcntl.fcntl(file, fcntl.F_DUPFD, least)
     os.close(file)
     return moved
 
