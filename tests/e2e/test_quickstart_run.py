@@ -1,4 +1,4 @@
-"""The quickstart for real, with fewer steps, episodes and games: two runs from the shipped model, a report, and nothing twice."""
+"""The quickstart for real, with fewer steps, episodes and games: two runs, a report, and nothing twice."""
 
 import json
 from dataclasses import replace
