@@ -77,13 +77,20 @@ def fit(config: LabConfig, out: Path, *, say: Say = print, force: bool = False) 
     return out
 
 
-def repeat(folder: Path, say: Say = print) -> tuple[list[float], list[float]]:
+def repeat(folder: Path, say: Say = print, steps: int = _CURVE) -> tuple[list[float], list[float]]:
     """Make the beginning of the fit of `folder` again, from its recorded configuration and nothing else.
 
     Games, lessons, tokenizer, first weights and the order of the examples must all be the same for the losses to agree.
+    A processor of another kind adds in another order: seen to change the means of steps 1 to 50 by less than 0.2 %, and
+    later ones by up to 2.6 %.
+
+    Args:
+        folder: of the model.
+        say: receives progress lines.
+        steps: how many, at most those that were recorded.
 
     Returns:
-        Mean losses (nats a token) of each ten of the first steps: as recorded, and now.
+        Mean losses (nats a token) of each ten of these steps: as recorded, and now.
 
     Raises:
         FileNotFoundError: `folder` holds no record of a fit.
@@ -99,7 +106,8 @@ def repeat(folder: Path, say: Say = print) -> tuple[list[float], list[float]]:
         model, tokenizer, stages = _prepare(config, say)
         if tokenizer.get_vocab() != AutoTokenizer.from_pretrained(folder).get_vocab():
             raise ValueError(f"the tokenizer of {folder} is not the one that its configuration makes")
-        return record["curve"], _curve(_train(config, model, tokenizer, stages, say, only=_CURVE))
+        again = _curve(_train(config, model, tokenizer, stages, say, only=min(steps, _CURVE)))
+        return record["curve"][: len(again)], again
     finally:
         torch.set_num_threads(threads)
 

@@ -176,7 +176,7 @@ def test_every_arm_of_the_experiment_composes(file, tmp_path):
     sweep = from_file(file)
     plans = compose_arms(sweep, tmp_path)
     assert len(sweep.seeds) == 5 and sweep.lab is not None and sweep.about
-    assert {(plan.steps, plan.test_freq) for plan in plans.values()} == {(10, 2)}
+    assert {(plan.steps, plan.test_freq) for plan in plans.values()} == {(8, 2)}
     assert all(plans[arm.name].changes or arm.overrides == ("method=sdar",) for arm in sweep.arms)
 
 
