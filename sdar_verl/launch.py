@@ -15,7 +15,7 @@ import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sdar_verl import joined, leftovers
-from sdar_verl.compat.cpu.fork_server import COMMAND, PREFIX
+from sdar_verl.forks.starter import COMMAND, PREFIX
 from sdar_verl.spot import SpotStop
 from sdar_verl.spot.ending import Ending
 from sdar_verl.stop_signals import terminate_like_ctrl_c

@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from sdar_verl.compat.cpu.fork_server import COMMAND, become_forked
 from sdar_verl.errors import UNREACHABLE_EXIT_CODE, ConfigError, RegistrationError, SdarError, Unreachable
+from sdar_verl.forks.starter import COMMAND, become_forked
 from sdar_verl.guards import EXIT_CODE, GuardStop
 from sdar_verl.spot import EXIT_CODE as SPOT_EXIT_CODE
 from sdar_verl.spot import SpotStop

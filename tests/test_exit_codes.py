@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from sdar_verl import guards, train
-from sdar_verl.compat.cpu.fork_server import COMMAND
 from sdar_verl.errors import ConfigError
+from sdar_verl.forks.starter import COMMAND
 from sdar_verl.guards import GuardStop
 from sdar_verl.spot import SpotStop
 from sdar_verl.storage.errors import StorageError, StorageUnreachable

@@ -18,10 +18,10 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from sdar_verl.compat.cpu.fork_server import COMMAND
 from sdar_verl.compat.parent import PARENT
 from sdar_verl.compat.registration import on_cpu
 from sdar_verl.errors import SdarError
+from sdar_verl.forks.starter import COMMAND
 from sdar_verl.preflight import require_resources
 from sdar_verl.teacher_parts import ServerSettings
 

@@ -6,14 +6,15 @@ On GPUs ``vllm serve`` is the same. The token comes from the environment variabl
 from __future__ import annotations
 
 from sdar_verl.compat import parent
-from sdar_verl.compat.cpu import fork_server, vllm_distribution
+from sdar_verl.compat.cpu import vllm_distribution
+from sdar_verl.forks.starter import spawn_there
 
 vllm_distribution.install()  # at import: the engine's own process imports this module as well
 
 
 def main() -> None:
     parent.end_with_it()
-    fork_server.spawn_there()  # the engine's own process
+    spawn_there()  # the engine's own process
     import sys
 
     from vllm.entrypoints.cli.main import main as vllm_main

@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 
 from sdar_verl import leftovers
-from sdar_verl.compat.cpu.fork_client import NAME
-from sdar_verl.compat.cpu.fork_server import COMMAND, Forks
 from sdar_verl.evaluation.jsonl import read_records
 from sdar_verl.evaluation.records import EpisodeRecord
+from sdar_verl.forks.client import NAME
+from sdar_verl.forks.starter import COMMAND, Forks
 
 SHORT = {  # a setting in which a step takes about two seconds
     "platform": "cpu",

@@ -8,8 +8,8 @@ import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
-from sdar_verl.compat.cpu import fork_server
 from sdar_verl.compat.cpu.weight_socket import weight_socket
+from sdar_verl.forks.starter import spawn_there
 
 
 class CpuHttpServer(vLLMHttpServer):
@@ -22,7 +22,7 @@ class CpuHttpServer(vLLMHttpServer):
         os.environ["SDAR_RAY_SESSION"] = ray.get_runtime_context().get_session_name()
         if self.config.enforce_eager:  # vLLM would compile its sampler all the same: seconds, and a C++ compiler
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-        fork_server.spawn_there()  # the engine's own process
+        spawn_there()  # the engine's own process
         super()._post_init(cuda_visible_devices)
 
     def _preprocess_engine_kwargs(self, engine_kwargs: dict) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdar_verl.compat.cpu.fork_server import MODULES, Forks
+from sdar_verl.forks.starter import MODULES, Forks
 
 MODULE = "wave"  # which nothing else here imports
 LOOK = f"import os, sys; print(os.getppid(), {MODULE!r} in sys.modules)"
@@ -180,7 +180,7 @@ def test_without_a_server_python_starts_anew(tmp_path, modules):
 
 def test_the_server_ends_with_the_process_that_started_it(tmp_path):
     program = (
-        "import pathlib, sys, time; from sdar_verl.compat.cpu.fork_server import Forks\n"
+        "import pathlib, sys, time; from sdar_verl.forks.starter import Forks\n"
         "print(Forks(pathlib.Path(sys.argv[1]) / 'forks', {}, []).pid, flush=True); time.sleep(60)"
     )
     starter = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)

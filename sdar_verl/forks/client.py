@@ -1,6 +1,6 @@
-"""``python -I -S fork_client.py SOCKET <arguments of python>``: that command line, in a process that need not import.
+"""``python -I -S client.py SOCKET <arguments of python>``: that command line, in a process that need not import.
 
-It asks the server at SOCKET (`fork_server`) to fork, hands over its arguments, environment, folder, niceness and open
+It asks the server at SOCKET (`server`) to fork, hands over its arguments, environment, folder, niceness and open
 files, and stays for as long as the forked process lives: it ends with the same status, passes signals on, and when it
 is killed, so is the other. Where the server does not answer or refuses, python itself takes its place.
 
