@@ -74,7 +74,7 @@ class RealRun:
         self._seen: set[psutil.Process] = set()
         self._looked = 0.0
         self.shared_memory: set[int] = set()  # inodes of what its processes were seen to hold
-        self._ports: set[int] = set()
+        self._ports: dict[str, int] = {}  # listening socket to port
         keys = {**SHORT, "sdar.run_dir": run_dir, **overrides}
         if (env := overrides.get("env", "alfworld")) != "alfworld":
             keys = {key: value for key, value in keys.items() if not key.startswith("env.alfworld.")}
@@ -146,10 +146,9 @@ class RealRun:
         return result
 
     def note_ports(self) -> set[int]:
-        """The TCP ports that the run listens on now, remembered for `left`."""
-        own = {process.pid for process in self.look()}
-        self._ports |= {c.laddr.port for c in psutil.net_connections("tcp") if _listens(c) and c.pid in own}
-        return self._ports
+        """The TCP ports that the run listens on now; their sockets are remembered for `left`."""
+        self._ports |= _listening({process.pid for process in self.look()})
+        return set(self._ports.values())
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The whole lines of a JSON-lines file in the run folder; empty while there is none."""
@@ -189,8 +188,8 @@ class RealRun:
 
     def _left_now(self) -> list[str]:
         found = [f"process {process.pid}: {process.name()}" for process in self.look()]
-        open_ports = {c.laddr.port for c in psutil.net_connections("tcp") if _listens(c)}
-        found += [f"port {port}" for port in sorted(self._ports & open_ports)]
+        # the socket, not its number: a run beside this one may have taken a port that this one gave back
+        found += [f"port {port}" for socket, port in _listening().items() if socket in self._ports]
         if self.temp.exists():
             found += [f"temp {path.name}" for path in self.temp.iterdir()]
         held = [name for name, status in leftovers.unused().items() if status.st_ino in self.shared_memory]
@@ -276,5 +275,14 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def _listens(connection: Any) -> bool:
-    return connection.status == psutil.CONN_LISTEN
+def _listening(pids: set[int] | None = None) -> dict[str, int]:
+    """Listening TCP sockets (of the processes `pids`, else of all), as the kernel names them, with their ports."""
+    found = {}
+    for connection in psutil.net_connections("tcp"):
+        if connection.status != psutil.CONN_LISTEN or (pids is not None and connection.pid not in pids):
+            continue
+        try:
+            found[os.readlink(f"/proc/{connection.pid}/fd/{connection.fd}")] = connection.laddr.port
+        except FileNotFoundError:
+            continue  # closed since
+    return found
