@@ -16,12 +16,9 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from sdar_envs.alfworld.generate import generate_games
-
-from sdar_verl.lab import envs
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
-from sdar_verl.runs.lab import TRAIN_SPLIT, VALID_SPLIT
+from sdar_verl.runs.lab import make_games
 from sdar_verl.runs.watch import watch
 
 METHODS = ("grpo", "sdar")
@@ -31,8 +28,7 @@ PHASES = ("gen", "old_log_prob", "teacher", "update_actor", "update_weights", "s
 def measure(steps: int, repeats: int, seed: int, folder: Path, overrides: list[str]) -> dict[str, list[dict]]:
     """The metrics of every counted step by method."""
     plan = replace(load_plan("tiny"), steps=steps + 1, panel=0)
-    for split, games in ((TRAIN_SPLIT, 64), (VALID_SPLIT, 1)):
-        generate_games(folder / "games", split, games, seed, envs.get("alfworld").play.knobs)
+    make_games("alfworld", folder / "games", 64, 1, seed)
     found: dict[str, list[dict]] = defaultdict(list)
     for repeat in range(repeats):
         for method in METHODS if repeat % 2 == 0 else METHODS[::-1]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdar_verl.lab import envs
 
-TRAIN_SPLIT, VALID_SPLIT = "train", "valid_unseen"
+TRAIN_SPLIT = "train"
 _OWN_GAMES = 10_000  # added to the seed of games: none of them is one that the tiny model was fitted on
 
 
@@ -18,7 +18,8 @@ def make_games(env: str, folder: Path, train: int, panel: int, seed: int) -> str
         A line that says so.
     """
     began = time.monotonic()
-    envs.get(env).make_games(folder, {TRAIN_SPLIT: train, VALID_SPLIT: panel}, _OWN_GAMES + seed)
+    lab = envs.get(env)
+    lab.make_games(folder, {TRAIN_SPLIT: train, lab.valid_split: panel}, _OWN_GAMES + seed)
     seconds = time.monotonic() - began
     return f"games: {train} to train on, {panel} unseen ones to evaluate on ({seconds:.0f} s)"
 
@@ -30,12 +31,13 @@ def preset(model: str, env: str) -> str:
 
 def settings(env: str, model: Path, games: Path, panel: int, panel_seed: int) -> dict[str, object]:
     """Model, games and panel; to be used with ``platform=cpu env=<env>`` and ``+lab=<preset>``."""
-    own = {f"env.{env}.{key}": value for key, value in envs.get(env).game_settings(games).items()}
+    lab = envs.get(env)
+    own = {f"env.{env}.{key}": value for key, value in lab.game_settings(games).items()}
     return {
         "actor_rollout_ref.model.path": model,
         **own,
         "env.train_split": TRAIN_SPLIT,
-        "env.valid_split": VALID_SPLIT,
+        "env.valid_split": lab.valid_split,
         "sdar.panel.size": panel,
         "sdar.panel.seed": panel_seed,
     }

@@ -139,6 +139,26 @@ def test_prompts_hold_what_the_contract_shows():
     assert quoted("a [SEP] b", "c") == "a [SEP] b"
 
 
+def test_instructions_and_past_pages_may_be_left_out():
+    page = "Instruction: [SEP] find a lamp [SEP] Red Lamp"
+    view = EpisodeView("find a lamp", page, ["click[red]"], [("Search", "search[lamp]"), (page, "click[b0]")])
+    whole = WebshopFormat(thinking=False).render(view)
+    assert "Observation 2: ''Red Lamp'', Action 2: 'click[b0]'" in whole
+    bare = WebshopFormat(thinking=False, instructions=False, history_pages=False).render(view)
+    assert bare.splitlines() == [
+        "Task: find a lamp",
+        "Steps taken: 2. The last 2:",
+        "[Action 1: 'search[lamp]']",
+        "[Action 2: 'click[b0]']",
+        "You are at step 3.",
+        "Observation: 'Red Lamp'",
+        "Admissible actions:",
+        "'click[red]',",
+    ]
+    with pytest.raises(EnvError, match="nothing asks for thinking"):
+        WebshopFormat(instructions=False)
+
+
 @pytest.mark.parametrize(
     ("text", "action", "valid"),
     [

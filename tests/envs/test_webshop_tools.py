@@ -1,6 +1,7 @@
 """The commands: generate, prepare, nouns, parity; and what a missing or foreign noun table does."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from sdar_envs.webshop import generate, nouns, parity, prepare
 from sdar_envs.webshop.generate import generate_catalogue
 from sdar_envs.webshop.session import Session
 from sdar_envs.webshop.shop import Shop
+from sdar_envs.webshop.words import ID_WORDS
 
 
 def record(count=12):
@@ -129,6 +131,13 @@ def test_knobs_change_the_catalogue(tmp_path, capsys):
     assert {len(values) for one in products for values in one.options.values()} == {1, 2}
 
 
+def test_product_ids_of_few_words(tmp_path):
+    folder = generate_catalogue(tmp_path / "data", 30, knobs=generate.Knobs(id_words=3))
+    ids = [item["asin"] for item in json.loads((folder / "items_shuffle_1000.json").read_text())]
+    assert len(set(ids)) == 30 and {one[2:9] for one in ids} == set(ID_WORDS[:3])
+    assert all(re.fullmatch("B0[A-Z]{7}[0-9]", one) for one in ids)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,6 +146,8 @@ def test_knobs_change_the_catalogue(tmp_path, capsys):
         (["--twins", "1"], "twins is"),
         (["--kinds", "0"], "kinds and filler"),
         (["-n", "0"], "is none"),
+        (["--id-words", "1000"], "id_words is 1000; it takes 0 to"),
+        (["--id-words", "3", "-n", "31"], "gives 30 ids, too few for 31"),
     ],
 )
 def test_bad_knobs(tmp_path, capsys, arguments, message):

@@ -119,11 +119,32 @@ def test_games_of_training_runs_are_kept_and_split_and_of_the_difficulty_played(
     assert not starts["train"] & starts["valid_unseen"]
 
 
+def test_shopping_goals_of_training_runs_are_kept_and_split(tmp_path):
+    lab = envs.get("webshop")
+    splits = {"train": 30, lab.valid_split: 12}
+    lab.make_games(tmp_path, splits, 7)
+    stamp = (tmp_path / "catalogue" / "nouns.json").stat().st_mtime_ns
+    lab.make_games(tmp_path, splits, 7)
+    assert (tmp_path / "catalogue" / "nouns.json").stat().st_mtime_ns == stamp
+    with pytest.raises(EnvError, match="made from other inputs"):
+        lab.make_games(tmp_path, splits, 8)
+    settings = lab.game_settings(tmp_path)
+    tasks = {split: lab.family.tasks(settings, split) for split in splits}
+    assert {split: len(found) for split, found in tasks.items()} == splits
+    assert {task.task_type for task in tasks["train"]} == set(lab.play.task_types)
+    env = lab.make_env(lab.config, World(tasks["train"], settings))
+    said = {split: {env.reset(task=task)[1]["task_description"] for task in found} for split, found in tasks.items()}
+    env.close()
+    assert len(said["train"] & said[lab.valid_split]) <= 1  # two products may be wished for in the same words
+    with pytest.raises(EnvError, match="too few for"):
+        lab.make_games(tmp_path / "more", {"train": 5000, lab.valid_split: 12}, 7)
+
+
 def test_the_right_plan_wins_and_a_wrong_one_does_not(lab, worlds):
     def wrong(task):
         return Random(task.id).choice([other for other in lab.family.task_types if other != task.task_type])
 
-    assert success(lab, worlds, lambda task: task.task_type) >= 0.85
+    assert success(lab, worlds, lambda task: task.task_type) >= 0.75
     assert success(lab, worlds, wrong) <= 0.35
 
 

@@ -32,6 +32,8 @@ _DEFAULTS: dict[str, Any] = {
     "history_length": 2,
     "thinking": True,
     "require_admissible": False,
+    "instructions": True,
+    "history_pages": True,
     "success_reward": 10.0,
     "reward": "success",
     "task_types": None,
@@ -57,7 +59,16 @@ class WebshopFamily(EnvFamily):
     name = "webshop"
     task_types = TASK_TYPES
     defaults = _DEFAULTS
-    own_keys = ("data_root", "cache_dir", "task_types", "history_length", "thinking", "require_admissible")
+    own_keys = (
+        "data_root",
+        "cache_dir",
+        "task_types",
+        "history_length",
+        "thinking",
+        "require_admissible",
+        "instructions",
+        "history_pages",
+    )
 
     def tasks(self, config: Mapping[str, Any], split: str) -> list[TaskRef]:
         from sdar_envs.webshop.tasks import find_tasks
@@ -94,6 +105,8 @@ class WebshopFamily(EnvFamily):
             thinking=settings["thinking"],
             history_length=settings["history_length"],
             require_admissible=settings["require_admissible"],
+            instructions=settings["instructions"],
+            history_pages=settings["history_pages"],
         )
 
     def reference(self, config: Mapping[str, Any], task: TaskRef) -> list[str]:

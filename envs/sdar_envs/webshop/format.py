@@ -39,18 +39,26 @@ class WebshopFormat(PromptFormat):
         history_length: how many past (observation, action) pairs later prompts show; 0 shows none.
         require_admissible: True also calls an action invalid that the page does not offer. Off by default: the
             contract lets such an action through, and the shop shows the same page again.
+        instructions: False leaves out what to do and how to answer, for models fitted to play without being told; it
+            goes with `thinking` off.
+        history_pages: False shows earlier actions without the pages on which they were taken; prompts are shorter by
+            a page for each.
 
     Raises:
-        EnvError: `history_length` is negative.
+        EnvError: `history_length` is negative, or two settings contradict each other.
     """
 
     thinking: bool = True
     history_length: int = 2
     require_admissible: bool = False
+    instructions: bool = True
+    history_pages: bool = True
 
     def __post_init__(self) -> None:
         if self.history_length < 0:
             raise EnvError(f"history_length is {self.history_length}; set it to 0 (no history) or more")
+        if self.thinking and not self.instructions:
+            raise EnvError("without instructions nothing asks for thinking: set thinking to false as well")
 
     def render(self, view: EpisodeView) -> str:
         """The user message for the current step; `view.history` holds every earlier step of the episode."""
@@ -62,24 +70,23 @@ class WebshopFormat(PromptFormat):
 
     def _text(self, view: EpisodeView, history: list[str]) -> str:
         actions = "\n".join(f"'{action}'," for action in view.admissible_actions)
-        return "\n".join(
-            [
-                _INTRO,
-                f"Task: {view.task_description}",
-                *history,
-                f"Observation: {quoted(view.observation, view.task_description)}",
-                f"Admissible actions:\n{actions}",
-                _WITH_THINKING if self.thinking else _WITHOUT_THINKING,
-            ]
-        )
+        parts = [
+            f"Task: {view.task_description}",
+            *history,
+            f"Observation: {quoted(view.observation, view.task_description)}",
+            f"Admissible actions:\n{actions}",
+        ]
+        if self.instructions:
+            parts = [_INTRO, *parts, _WITH_THINKING if self.thinking else _WITHOUT_THINKING]
+        return "\n".join(parts)
 
     def _history(self, view: EpisodeView) -> list[str]:
         taken = len(view.history)
         shown = view.history[max(0, taken - self.history_length) :]
         lines = [f"Steps taken: {taken}. The last {len(shown)}:"]
         for number, (observation, action) in enumerate(shown, taken - len(shown) + 1):
-            past = quoted(observation, view.task_description)
-            lines.append(f"[Observation {number}: '{past}', Action {number}: '{action}']")
+            past = f"Observation {number}: '{quoted(observation, view.task_description)}', "
+            lines.append(f"[{past if self.history_pages else ''}Action {number}: '{action}']")
         return [*lines, f"You are at step {taken + 1}."]
 
     def parse(self, text: str, admissible_actions: Sequence[str]) -> ParsedAction:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sdar_envs.base import EnvError
 from sdar_envs.webshop.nouns import TABLE_FILE, write_table
-from sdar_envs.webshop.words import BRANDS, FILLERS, KINDS, NOUNS, ROOTS, Kind
+from sdar_envs.webshop.words import BRANDS, FILLERS, ID_WORDS, KINDS, NOUNS, ROOTS, Kind
 
 _VERSION = 1  # raise it when the same inputs give other catalogues
 _MANIFEST = "generated.json"
@@ -38,6 +38,8 @@ class Knobs:
         wishes: fewest and most attributes that a goal asks for.
         twins: share of products that repeat an earlier one with other options and another price.
         filler: sentences of every description that say nothing.
+        id_words: product ids are B0, a word out of so many and a digit, so there are at most ten times as many
+            products; 0 draws letters and digits, as real ones look. Small language models can copy words they know.
 
     Raises:
         EnvError: an unknown category, an empty range, or a share outside 0..1.
@@ -50,6 +52,7 @@ class Knobs:
     wishes: tuple[int, int] = (1, 3)
     twins: float = 0.2
     filler: int = 2
+    id_words: int = 0
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.categories if name not in KINDS]
@@ -63,6 +66,8 @@ class Knobs:
             raise EnvError(f"twins is {self.twins}; it is a share of 0 or more, below 1")
         if self.kinds < 1 or self.filler < 0:
             raise EnvError(f"kinds and filler are {self.kinds} and {self.filler}; they take at least 1 and 0")
+        if not 0 <= self.id_words <= len(ID_WORDS):
+            raise EnvError(f"id_words is {self.id_words}; it takes 0 to {len(ID_WORDS)}")
 
 
 def generate_catalogue(
@@ -84,6 +89,8 @@ def generate_catalogue(
     knobs = knobs or Knobs()
     if products < 1:
         raise EnvError(f"a catalogue of {products} products is none; ask for 1 or more")
+    if knobs.id_words and products > 10 * knobs.id_words:
+        raise EnvError(f"id_words={knobs.id_words} gives {10 * knobs.id_words} ids, too few for {products} products")
     folder = Path(out).expanduser()
     inputs = {"version": _VERSION, "products": products, "seed": seed, "knobs": asdict(knobs)}
     inputs = json.loads(json.dumps(inputs))
@@ -134,7 +141,7 @@ def _products(count: int, knobs: Knobs, rng: Random) -> Iterator[tuple[dict[str,
     made: list[tuple[str, Kind, str, str, list[str], list[str]]] = []
     asins: set[str] = set()
     while len(asins) < count:
-        asin = "B0" + "".join(rng.choices(_LETTERS, k=8))
+        asin = _asin(knobs, rng)
         if asin in asins:
             continue
         asins.add(asin)
@@ -148,6 +155,12 @@ def _products(count: int, knobs: Knobs, rng: Random) -> Iterator[tuple[dict[str,
             parts = [" ".join(part) for part in rng.sample(kind.parts, rng.randint(1, len(kind.parts)))]
         made.append((category, kind, brand, material, traits, parts))
         yield _item(asin, category, kind, brand, material, traits, parts, knobs, rng), traits, parts
+
+
+def _asin(knobs: Knobs, rng: Random) -> str:
+    if not knobs.id_words:
+        return "B0" + "".join(rng.choices(_LETTERS, k=8))
+    return f"B0{rng.choice(ID_WORDS[: knobs.id_words])}{rng.choice(_LETTERS[:10])}"
 
 
 def _item(
@@ -245,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--wishes", default=standard.wishes, help="attributes of a goal", **span)
     parser.add_argument("--twins", type=float, default=standard.twins, help="share of repeated products")
     parser.add_argument("--filler", type=int, default=standard.filler, help="idle sentences of a description")
+    parser.add_argument("--id-words", type=int, default=standard.id_words, help="words in product ids; 0: letters")
     parser.add_argument("--overwrite", action="store_true", help="replace a catalogue made from other inputs")
     return parser
 
@@ -260,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             wishes=tuple(args.wishes),
             twins=args.twins,
             filler=args.filler,
+            id_words=args.id_words,
         )
         folder = generate_catalogue(args.out, args.products, args.seed, knobs, overwrite=args.overwrite)
     except EnvError as error:

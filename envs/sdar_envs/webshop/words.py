@@ -11,6 +11,11 @@ BRANDS = tuple(
 COLOURS = tuple(
     "black white navy red olive grey teal mustard pink ivory burgundy coral indigo charcoal lavender mint".split()
 )
+ID_WORDS = tuple(  # of seven letters
+    "ANCHORS BALCONY CABINET DOLPHIN EMERALD FEATHER GALLERY HARVEST ICEBERG JOURNEY KITCHEN LANTERN MEADOWS "
+    "NETWORK ORCHARD PENGUIN QUARTER RAINBOW SAILING TEMPEST UPRIGHT VILLAGE WHISPER YELLOWS ZEPHYRS BLOSSOM "
+    "CRYSTAL DESERTS FORTUNE GLACIER".split()
+)
 SIZES = ("x-small", "small", "medium", "large", "x-large", "xx-large", "3x-large")
 
 

@@ -95,6 +95,7 @@ class _Alfworld(LabEnv):
         return [World(generate_games(root, split, number, seed, knobs))]
 
     def make_games(self, folder: Path, splits: Mapping[str, int], seed: int) -> None:
+        """No floor plan of an unseen split is one of another split."""
         for split, number in splits.items():
             self.worlds(folder, split, number, seed, self.play.knobs)
 

@@ -55,6 +55,7 @@ class LabEnv(ABC):
         tags: answer tags that are whole tokens.
         answer_tokens: longest answer of a policy, the end token included.
         packages: whose versions are recorded beside those of the fit's own libraries.
+        valid_split: the split of training runs' games that is evaluated on.
     """
 
     name: str
@@ -64,6 +65,7 @@ class LabEnv(ABC):
     tags: tuple[str, ...] = TAGS
     answer_tokens: int = 24
     packages: tuple[str, ...] = ()
+    valid_split: str = "valid_unseen"
 
     @property
     def family(self) -> EnvFamily:
@@ -73,13 +75,12 @@ class LabEnv(ABC):
     def worlds(self, root: Path, split: str, number: int, seed: int, knobs: Any) -> list[World]:
         """Generate `number` tasks below `root`; those of splits with "unseen" in the name share nothing with others."""
 
+    @abstractmethod
     def make_games(self, folder: Path, splits: Mapping[str, int], seed: int) -> None:
         """Generate so many tasks of each split below `folder` for training runs; kept where they are there already.
 
-        They are of the difficulty that `play` has. Those of a split share nothing with another's that could be
-        learned by heart.
+        They are of the difficulty that `play` has. What splits have in common, each environment says.
         """
-        raise NotImplementedError(f"no training runs of {self.name} in the lab")
 
     def game_settings(self, folder: Path) -> dict[str, Any]:
         """The keys under ``env.<name>`` that name what `make_games` generated in `folder`."""

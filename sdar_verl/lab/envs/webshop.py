@@ -1,16 +1,18 @@
-"""WebShop in the lab: small catalogues with one kind of product in each category, and one plan for each category."""
+"""WebShop in the lab: catalogues with one kind of product in each category, and one plan for each category."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sdar_envs.base import EpisodeView, TaskRef
+from sdar_envs.base import EnvError, EpisodeView, TaskRef
 from sdar_envs.webshop import TASK_TYPES
 from sdar_envs.webshop.env import SEARCH_ACTION
 from sdar_envs.webshop.expert import read_wish
@@ -20,8 +22,11 @@ from sdar_envs.webshop.words import KINDS
 
 from sdar_verl.lab.config import LabConfig, PlayConfig
 from sdar_verl.lab.envs.base import LabEnv, Player, World
+from sdar_verl.lab.prompts import TAGS
 
 _BACK, _BUY, _PREVIOUS, _SEARCH = (f"click[{text.lower()}]" for text in (BACK, BUY, PREVIOUS, SEARCH))
+_GAMES = "games.json"  # beside the catalogue of training runs: what it was made for
+_GOALS_EACH = 2.5  # goals that a product has at least, on average; four where it is asked for at all
 _CATALOGUES = 10_000  # seeds of catalogues that belong to one seed of the lab; unseen ones take the second half
 
 
@@ -38,7 +43,7 @@ class Catalogues:
     knobs: Knobs
 
 
-_EASY = Knobs(kinds=1, axes=(2, 2), values=(2, 2), wishes=(1, 1), twins=0.0, filler=0)
+_EASY = Knobs(kinds=1, axes=(2, 2), values=(2, 2), wishes=(1, 1), twins=0.0, filler=0, id_words=30)
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,8 @@ class WebshopPlay(PlayConfig):
 
     task_types: tuple[str, ...] = TASK_TYPES
     max_steps: int = 8
-    products: int = 8
-    goals: int = 20
+    products: int = 120
+    goals: int = 120
 
     @property
     def knobs(self) -> Catalogues:
@@ -71,10 +76,10 @@ class WebshopLab(LabConfig):
     max_steps: int = 8
     history_length: int = 1
     skills: str = "webshop_tiny"
-    vocab: int = 1000
-    max_positions: int = 1280  # two pages of results in a row and the skills
-    products: int = 8
-    goals: int = 20
+    vocab: int = 1400
+    max_positions: int = 640
+    products: int = 120
+    goals: int = 120
 
     @property
     def knobs(self) -> Catalogues:
@@ -82,7 +87,13 @@ class WebshopLab(LabConfig):
 
     @property
     def env(self) -> dict[str, Any]:
-        return {"max_steps": self.max_steps, "history_length": self.history_length, "thinking": False}
+        return {
+            "max_steps": self.max_steps,
+            "history_length": self.history_length,
+            "thinking": False,
+            "instructions": False,
+            "history_pages": False,
+        }
 
 
 _NOUNS = {kind.query: kind.noun for kinds in KINDS.values() for kind in kinds[: _EASY.kinds]}  # as tasks, as names say
@@ -154,7 +165,8 @@ def _holds(text: str, words: Collection[str]) -> bool:
 
 
 def _search(query: str) -> str:
-    return f"search[{query.lower()}]"
+    """With a space before the words, so that they are the very tokens that they are in the task."""
+    return f"search[ {query.lower()}]"
 
 
 def _listed(view: EpisodeView) -> list[tuple[str, str]]:
@@ -171,8 +183,10 @@ class _Webshop(LabEnv):
     name = "webshop"
     config = WebshopLab()
     play = WebshopPlay()
+    tags = (*TAGS, "' [SEP] '", "B0", "click[b0")  # between texts of a page; what every product's id begins with
     answer_tokens = 40
     packages = ("thefuzz",)
+    valid_split = "eval"
 
     def worlds(self, root: Path, split: str, number: int, seed: int, knobs: Catalogues) -> list[World]:
         """As many catalogues as it takes, with a seed each; none is used in two splits."""
@@ -188,6 +202,30 @@ class _Webshop(LabEnv):
             found.append(World(tasks, settings))
             left -= len(tasks)
         return found
+
+    def make_games(self, folder: Path, splits: Mapping[str, int], seed: int) -> None:
+        """One catalogue. Goals of different splits differ but may be met by one product, as in WebShop's own splits."""
+        number, own = sum(splits.values()), seed * _CATALOGUES
+        products = max(self.play.products, math.ceil(number / _GOALS_EACH))
+        inputs = json.loads(json.dumps({"seed": seed, "splits": dict(splits), "knobs": asdict(self.play.knobs)}))
+        made = folder / _GAMES
+        if made.is_file() and json.loads(made.read_text(encoding="utf-8")) != inputs:
+            raise EnvError(f"{folder} holds games made from other inputs; choose another folder")
+        generate_catalogue(folder / "catalogue", products, own, self.play.knobs.knobs)
+        made.write_text(json.dumps(inputs) + "\n", encoding="utf-8")
+        for split, wanted in splits.items():
+            if (found := len(self.family.tasks(self.game_settings(folder), split))) < wanted:
+                raise EnvError(f"a catalogue of {products} products gave {found} of {wanted} goals for {split}")
+
+    def game_settings(self, folder: Path) -> dict[str, Any]:
+        splits = json.loads((folder / _GAMES).read_text(encoding="utf-8"))["splits"]
+        return {
+            "data_root": str(folder / "catalogue"),
+            "cache_dir": str(folder / "cache"),
+            "test_size": 0,
+            "eval_size": splits[self.valid_split],
+            "train_size": splits["train"],
+        }
 
     def player(self, view: EpisodeView) -> Player:
         return _Player()
