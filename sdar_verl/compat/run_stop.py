@@ -56,6 +56,11 @@ class RunStop:
         """The running step changed the weights; nothing of it is written yet."""
         self._unrecorded = batch, metrics
 
+    def abandons(self) -> bool:
+        """Whether `leave` would give up the running step now; may be asked from any thread."""
+        checkpoints = self._trainer.checkpoints
+        return checkpoints.told_to_stop() is not None and checkpoints.may_abandon(self._trainer.global_steps)
+
     def leave(self, *, awake: bool, between: bool = False) -> None:
         """End the run if its machine goes away and this is a point to do so.
 

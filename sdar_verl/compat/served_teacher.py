@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from sdar_verl.compat.teacher_scoring import ScoredRow, Scorer, Scores
 from sdar_verl.served_client import make_client
 from sdar_verl.settings import Settings
-from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
+from sdar_verl.teacher.errors import TeacherNotAwaited, TeacherRejected, TeacherUnavailable
 from sdar_verl.teacher.remote import FINGERPRINT_FILE as FILE
 from sdar_verl.teacher.remote import Fingerprint, ScoreRow, fingerprint_of
 
@@ -33,6 +33,7 @@ class ServedTeacher:
         step: the training step that the run goes on from, 0 for a new one.
         fallback: scores where no server is left and the policy is ``fallback``.
         name: under which the servers must serve the teacher; None: as the settings say.
+        give_up: whether the run must end rather than wait for a server; called in other threads.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class ServedTeacher:
         step: int,
         fallback: Scorer,
         name: str | None = None,
+        give_up: Callable[[], bool] = lambda: False,
     ):
+        self._give_up = give_up
         self.settings, self._fallback, self._path = settings.teacher.remote, fallback, Path(settings.run_dir) / FILE
         self._ranks, self._own = ranks, fingerprint_of(tokenizer)
         # a fresh start forgets what another one saw; an average's weights are known, whatever was seen before
@@ -75,6 +78,7 @@ class ServedTeacher:
 
         Raises:
             TeacherUnavailable: no server came back in time, with the policy ``wait``.
+            TeacherNotAwaited: none was there, and `give_up` said so; whatever the policy.
         """
         started = time.monotonic()
         asked = [number for number, row in enumerate(rows) if row.taught and len(row.response)]
@@ -82,9 +86,11 @@ class ServedTeacher:
         log_probs: list[torch.Tensor] | None = [torch.zeros(len(row.response)) for row in rows]
         reason = None
         try:
-            found = self.client.score(sent)
+            found = self.client.score(sent, self._give_up)
             for number, values in zip(asked, found, strict=True):
                 log_probs[number] = torch.tensor(values, dtype=torch.float32)
+        except TeacherNotAwaited:
+            raise
         except TeacherUnavailable as error:
             if self.settings.on_failure == "wait":
                 raise

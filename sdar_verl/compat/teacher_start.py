@@ -32,6 +32,7 @@ class RunTeacher:
         workers: makes a scorer of the run's own workers, with the weights ``actor`` or ``ref``.
         step: the training step that the run goes on from, 0 for a new one.
         export: ``export(folder, dtype)`` writes the reference model there.
+        give_up: see `ServedTeacher`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RunTeacher:
         workers: Callable[[str], Scorer],
         step: int,
         export: Callable[[str, str], Any],
+        give_up: Callable[[], bool],
     ):
         self._settings, self._parts, self._export = settings, config["actor_rollout_ref"], export
         self._weights = lambda: workers("ref")
@@ -67,6 +69,7 @@ class RunTeacher:
                 ranks=config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"],
                 fallback=lambda rows: workers("ref")(rows),
                 name=name,
+                give_up=give_up,
             )
         except BaseException:
             self.close()

@@ -36,6 +36,7 @@ from sdar_verl.evaluation.validation import describe, validation_summary
 from sdar_verl.guards import REWARD, ZERO_ADVANTAGE, zero_advantage_share
 from sdar_verl.settings import Settings
 from sdar_verl.skill_learning import SkillLearning
+from sdar_verl.teacher.errors import TeacherNotAwaited
 
 
 class SdarTrainer(PPOTrainerSync):
@@ -137,6 +138,7 @@ class SdarTrainer(PPOTrainerSync):
             self.served = RunTeacher(
                 self.settings, config, self.tokenizer, self._by_workers, self.global_steps,
                 export=lambda folder, dtype: self.ref_policy_wg.export_teacher(folder, dtype),
+                give_up=self.stops.abandons,
             )  # fmt: skip
         self.panel = load_panel(OmegaConf.to_container(self.config.data.sdar_tasks, resolve=True))
         print(f"[sdar] {self.panel.describe()}", flush=True)
@@ -185,12 +187,13 @@ class SdarTrainer(PPOTrainerSync):
         return super()._compute_old_log_prob(batch, metrics)
 
     def _compute_advantage(self, batch, metrics: dict):
-        self.stops.leave(awake=False)  # from here on its episodes are counted
-        self._episode_metrics(batch, metrics)
+        self.stops.leave(awake=False)
+        played = self._played(batch)
         term = self.settings.distillation
         if term is not None:
             with marked_timer("teacher", self.timing_raw, color="purple"):
                 self._compute_teacher_log_prob(batch, metrics)
+        self._episode_metrics(played, metrics)  # counts them: the step is not abandoned any more
         with by_episode():
             batch = super()._compute_advantage(batch, metrics)
         if self.settings.step_groups.weight > 0:
@@ -211,7 +214,11 @@ class SdarTrainer(PPOTrainerSync):
             scorer = by_rollout(batch)
         else:
             scorer = self.served or self._by_workers(placement)
-        scored, found = score_teacher(batch, prompts, scorer, with_prompts=with_prompts)
+        try:
+            scored, found = score_teacher(batch, prompts, scorer, with_prompts=with_prompts)
+        except TeacherNotAwaited:
+            self.stops.leave(awake=False)
+            raise
         metrics.update(found)
         if scored:
             tokens = self.run_dir / "tokens.jsonl"
@@ -247,19 +254,25 @@ class SdarTrainer(PPOTrainerSync):
         metrics.update(resolve(parts))
         return batch
 
-    def _episode_metrics(self, batch, metrics: dict) -> None:
+    def _played(self, batch) -> list[tuple[str, dict[str, Any]]]:
+        """Each row's key and extra fields, without padding."""
         extras = rows.objects(rows.read(batch, ["extra_fields"]), "extra_fields")
-        real = [extra for extra, tag in zip(extras, batch.tags, strict=True) if not rows.is_padding(tag)]
-        ends = [extra for extra in real if extra["last"]]
-        if not ends:
+        found = zip(batch.keys, batch.tags, extras, strict=True)
+        played = [(key, extra) for key, tag, extra in found if not rows.is_padding(tag)]
+        if not any(extra["last"] for _, extra in played):
             raise SdarError("no episode of this step has a row: all failed at once; see episodes/train.jsonl")
+        return played
+
+    def _episode_metrics(self, played: list[tuple[str, dict[str, Any]]], metrics: dict) -> None:
+        real = [extra for _, extra in played]
+        ends = [extra for extra in real if extra["last"]]
         metrics["episode/count"] = len(ends)
         metrics["episode/success_rate"] = sum(e["won"] for e in ends) / len(ends)
         metrics["episode/failed_share"] = sum(bool(e["failed"]) for e in ends) / len(ends)
         metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
         groups: dict[str, list[float]] = {}
-        for key, tag, extra in zip(batch.keys, batch.tags, extras, strict=True):
-            if not rows.is_padding(tag) and extra["last"]:
+        for key, extra in played:
+            if extra["last"]:
                 groups.setdefault(key.rsplit("_", 2)[0], []).append(extra["reward"])
         metrics[REWARD] = sum(e["reward"] for e in ends) / len(ends)
         metrics[ZERO_ADVANTAGE] = zero_advantage_share(groups)

@@ -15,5 +15,9 @@ class TeacherUnavailable(Unreachable):
     """No teacher server gave the scores in time; what happens then is the run's own policy."""
 
 
+class TeacherNotAwaited(TeacherUnavailable):
+    """No teacher server was there, and the run was told to end before one came back."""
+
+
 class TeacherRejected(SdarError):
     """A teacher server answers, but not as the teacher that it should be; its scores are never used."""

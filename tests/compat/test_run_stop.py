@@ -125,6 +125,16 @@ def test_a_guards_stop_goes_before():
         stops.leave(awake=False)
 
 
+@pytest.mark.parametrize("abandons", [True, False])
+def test_a_running_step_is_given_up_only_for_a_notice_and_where_it_may_be(abandons):
+    trainer, stops = running(abandons=abandons)
+    assert not stops.abandons()
+    trainer.stopping = True
+    assert stops.abandons() == abandons
+    trainer.global_steps = 1
+    assert not stops.abandons()
+
+
 def test_workers_are_looked_after_unless_the_run_has_aborted_them():
     trainer, stops = running(abandons=True)
     trainer.told.clear()

@@ -22,7 +22,7 @@ from sdar_verl.compat.teacher_scoring import ScoredRow, Scores
 from sdar_verl.errors import SdarError
 from sdar_verl.served_client import check_remote_teacher
 from sdar_verl.settings import Settings
-from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
+from sdar_verl.teacher.errors import TeacherNotAwaited, TeacherRejected, TeacherUnavailable
 from sdar_verl.teacher.remote import fingerprint_of
 
 sys.path += [str(Path(__file__).parents[1] / "teacher"), str(Path(__file__).parents[1])]
@@ -57,11 +57,12 @@ def never(rows):
     raise AssertionError("not to be asked")
 
 
-def start(settings, initial=None, fallback=never, step=0, name=None):
+def start(settings, initial=None, fallback=never, step=0, name=None, give_up=lambda: False):
     urls = settings.teacher.remote.endpoints
     return ServedTeacher(
-        settings, Cutter(), urls, TOKEN, least=20, initial=initial, ranks=2, step=step, fallback=fallback, name=name
-    )
+        settings, Cutter(), urls, TOKEN, least=20, initial=initial, ranks=2, step=step, fallback=fallback, name=name,
+        give_up=give_up,
+    )  # fmt: skip
 
 
 def scored_rows():
@@ -181,6 +182,15 @@ def test_a_step_without_servers(tmp_path, server, policy, capsys):
     again = teacher(rows)
     assert again.metrics["sdar/teacher_remote/skipped"] == again.metrics["sdar/teacher_remote/fell_back"] == 0
     assert torch.allclose(again.log_probs[3], engine()(rows).log_probs[3])
+
+
+@pytest.mark.parametrize("policy", ["skip", "fallback", "wait"])
+def test_a_run_that_must_end_waits_for_no_server_whatever_the_policy(tmp_path, server, policy):
+    settings = settings_of(tmp_path, [server], on_failure=policy)
+    teacher = start(settings, engine(), engine(seed=7), give_up=lambda: True)
+    server.stop()
+    with pytest.raises(TeacherNotAwaited):
+        teacher(scored_rows())
 
 
 # --- the rollout engine -----------------------------------------------------------------------------------------------

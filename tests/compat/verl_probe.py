@@ -38,7 +38,7 @@ from sdar_verl.compat.trainer import SdarTrainer
 from sdar_verl.compat.workers import SdarActorRolloutRefWorker, SdarTrainingWorker
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
-OWN_STEPS = {"logger", "_step_folder", "_write_checkpoint", "_compute_teacher_log_prob", "_episode_metrics"}
+OWN_STEPS = {"logger", "_step_folder", "_write_checkpoint", "_compute_teacher_log_prob", "_played", "_episode_metrics"}
 OWN_STEPS |= {"_by_workers"}
 OWN_CALLS = {
     "update_teacher",

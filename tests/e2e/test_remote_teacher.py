@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdar_verl.evaluation.jsonl import read_records
-from sdar_verl.evaluation.records import TokenRecord
+from sdar_verl.evaluation.records import EpisodeRecord, TokenRecord
 from sdar_verl.lab.model import build_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "teacher"))  # vllm_process.py
@@ -61,6 +62,31 @@ def stop(run) -> None:
     assert run.left() == []
 
 
+def told_to_end_while_it_waits(train, server: VllmProcess, common: dict) -> None:
+    """A run whose teacher is gone, and then its machine too, does not wait out its patience of ten minutes."""
+    run = train("waits", {
+        **common,
+        "sdar.teacher.remote.endpoints": f"[{server.url}]",
+        "sdar.teacher.remote.patience": 600,
+        "sdar.spot.sigterm": "true",
+        "sdar.spot.on_notice": "abandon",
+    })  # fmt: skip
+    run.until(lambda: len(run.steps()) >= 2, "two steps")
+    server.kill()
+    played = run.run_dir / "episodes" / "train.jsonl"
+
+    def all_played() -> bool:
+        return sum(episode.step > run.steps()[-1] for episode in read_records(played, EpisodeRecord)) == 8
+
+    run.until(all_played, "a step that waits for its scores")
+    time.sleep(5)
+    assert all_played(), "it waits"
+    run.signal(signal.SIGTERM)
+    assert run.wait(90) == 75, run.tail()
+    assert f"goes on from the checkpoint of step {run.steps()[-1]}" in run.log.read_text(), run.tail()
+    assert run.left() == []
+
+
 def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another_model(train, model, tmp_path):
     """The run goes on with the other server, then without distillation, and never with the wrong model's scores."""
     token = tmp_path / "token"
@@ -73,14 +99,17 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
     servers = [VllmProcess(model, tmp_path / f"server{n}.log", LONGEST) for n in range(2)]
     try:
         addresses = ",".join(server.ready().url for server in servers)
-        run = train("remote", {
+        common = {
             **LONG,
             "sdar.teacher.placement": "remote",
-            "sdar.teacher.remote.endpoints": f"[{addresses}]",
             "sdar.teacher.remote.token_file": token,
+            "sdar.teacher.remote.probe_tolerance": 0.001,
+        }
+        run = train("remote", {
+            **common,
+            "sdar.teacher.remote.endpoints": f"[{addresses}]",
             "sdar.teacher.remote.on_failure": "skip",
             "sdar.teacher.remote.patience": 3,  # less than a server takes to start
-            "sdar.teacher.remote.probe_tolerance": 0.001,
         })  # fmt: skip
         run.until(run.steps, "first step")
         servers[0].kill()
@@ -92,6 +121,7 @@ def test_two_servers_of_which_one_is_killed_then_both_and_one_returns_as_another
         run.until(lambda: any(remote(run, "rejected")), "answer of the wrong model")
         run.until(lambda: remote(run, "skipped")[-1] == 0, "return of the right one")
         stop(run)
+        told_to_end_while_it_waits(train, servers[1], common)
     finally:
         for server in servers:
             server.kill()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from teacher_stand_in import TOKEN, Cutter, StandIn, made_up
 
-from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
+from sdar_verl.teacher.errors import TeacherNotAwaited, TeacherRejected, TeacherUnavailable
 from sdar_verl.teacher.remote import Fingerprint, Patience, RemoteTeacher, ScoreRow, fingerprint_of
 from sdar_verl.teacher.remote.protocol import read_scores
 
@@ -240,6 +240,24 @@ def test_waiting_for_a_server_that_comes_back(servers):
     after_answers(server, 10, away)
     assert teacher.score(sent) == [right(row) for row in sent]
     assert teacher.counts.dark_seconds > 0.3 and teacher.counts.lost >= 1
+
+
+def test_waiting_ends_where_it_is_told_to(servers):
+    one, two = servers(2)
+    told: list[float] = []
+
+    def give_up():
+        told.append(time.monotonic())
+        return len(told) > 1
+
+    teacher, sent = client(one, two, patience=Patience(3.0, 3.0, 30.0, 3, 0.0)), rows(10)
+    assert teacher.score(sent, give_up) == [right(row) for row in sent] and not told, "asked only while none is there"
+    one.stop()
+    two.stop()
+    started = time.monotonic()
+    with pytest.raises(TeacherNotAwaited, match="the run ends while no teacher is usable: .*Cannot connect"):
+        teacher.score(sent, give_up)
+    assert len(told) == 2 and 0.9 < told[1] - told[0] < 10 and time.monotonic() - started < 20
 
 
 def test_a_server_that_comes_back_as_another_model_is_never_used(servers):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import aiohttp
 
-from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
+from sdar_verl.teacher.errors import TeacherNotAwaited, TeacherRejected, TeacherUnavailable
 from sdar_verl.teacher.remote.endpoint import Endpoint, Failed
 from sdar_verl.teacher.remote.fingerprint import Fingerprint
 from sdar_verl.teacher.remote.protocol import ScoreRow
 
 _LOOK = 0.05  # seconds between two looks at what the others have done
+_ASK = 1.0  # seconds of waiting for a server after which it is asked whether to wait on
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,20 @@ class RemoteTeacher:
         """
         _run(self._check())
 
-    def score(self, rows: Sequence[ScoreRow]) -> list[list[float]]:
+    def score(self, rows: Sequence[ScoreRow], give_up: Callable[[], bool] = lambda: False) -> list[list[float]]:
         """Log-probabilities of each row's response; `counts` are of this round, given up or not.
+
+        Args:
+            rows: to score.
+            give_up: asked, in another thread, about every second while no server is usable.
 
         Raises:
             TeacherUnavailable: no server was usable for ``patience.dark`` seconds, or a row failed too often. No
                 score of the round is given then.
+            TeacherNotAwaited: `give_up` said so.
         """
         self.counts = Counts()
-        return _run(_Round(self, rows).run()) if rows else []
+        return _run(_Round(self, rows, give_up).run()) if rows else []
 
     def expect(self, model: str, expected: Fingerprint) -> None:
         """From now on a server must serve `model` and show `expected`; each is asked again before its next score."""
@@ -151,6 +157,7 @@ class _Round:
 
     teacher: RemoteTeacher
     rows: Sequence[ScoreRow]
+    give_up: Callable[[], bool]
 
     def __post_init__(self) -> None:
         self.counts = self.teacher.counts
@@ -180,7 +187,7 @@ class _Round:
     async def _watch(self, servers: Sequence[asyncio.Task]) -> None:
         patience = self.teacher._patience
         dark_since: float | None = None
-        looked = time.monotonic()
+        looked = asked = time.monotonic()
         while not self.done:
             for server in servers:
                 if server.done():  # they end with the round alone, or by a mistake of ours
@@ -195,6 +202,10 @@ class _Round:
             else:
                 if self.counts.failed or self.counts.rejected:  # else the first checks are still under way
                     self.counts.dark_seconds += now - looked
+                if now - asked > _ASK:
+                    asked = now
+                    if self.give_up():
+                        raise TeacherNotAwaited(f"the run ends while no teacher is usable: {self.teacher.reasons()}")
                 if now - dark_since > patience.dark:
                     raise TeacherUnavailable(
                         f"no teacher server was usable for {patience.dark:g} s, {len(self.rows) - self.counts.rows} of "
