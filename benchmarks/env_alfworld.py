@@ -1,8 +1,9 @@
 """ALFWorld engines side by side: ``python benchmarks/env_alfworld.py``.
 
 Plays the same games with the same commands in the stock and in the fast engine, in one process on one core, and
-prints CPU time per load, reset and step with their ratios; the transcripts are compared on the way. Then plays the
-games through the worker pool. Without ``--data-root`` it generates its games into a folder that is removed again.
+prints CPU time per load, reset and step with their ratios, and of an episode of so many steps, the first of its game in
+the process or a further one (of a group, say); the transcripts are compared on the way. Then plays the games through
+the worker pool. Without ``--data-root`` it generates its games into a folder that is removed again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sdar_envs.base import TaskRef
 from sdar_envs.pool import EnvPool
 
 CALLS = ("load", "reset", "step", "load again")
+EPISODES = {"episode": "load", "episode again": "load again"}  # and how it begins; then a reset and its steps
 
 
 class Clock:
@@ -83,11 +85,14 @@ async def through_the_pool(games: Sequence[TaskRef], steps: int, seed: int, work
         return sum(played) / (time.monotonic() - start)
 
 
-def report(clock: Clock) -> dict[str, dict[str, float]]:
+def report(clock: Clock, steps: int) -> dict[str, dict[str, float]]:
+    cost = {kind: {call: clock.mean(kind, call) * 1e3 for call in CALLS} for kind in ("stock", "fast")}
+    for own in cost.values():
+        own |= {name: own[begin] + own["reset"] + steps * own["step"] for name, begin in EPISODES.items()}
     result = {}
     print(f"{'CPU ms per call':<16}{'stock':>10}{'fast':>10}{'ratio':>8}")
-    for call in CALLS:
-        stock, fast = clock.mean("stock", call) * 1e3, clock.mean("fast", call) * 1e3
+    for call in (*CALLS, *EPISODES):
+        stock, fast = cost["stock"][call], cost["fast"][call]
         result[call] = {"stock_ms": stock, "fast_ms": fast, "ratio": stock / fast}
         print(f"{call:<16}{stock:>10.2f}{fast:>10.3f}{stock / fast:>7.1f}x")
     return result
@@ -111,7 +116,7 @@ def main() -> int:
             games = random.Random(args.seed).sample(games, min(args.games, len(games)))
         print(f"{len(games)} games, {args.steps} steps each, transcripts compared")
         numbers: dict[str, Any] = {"games": len(games), "steps": args.steps}
-        numbers |= report(compare(games, args.steps, args.seed))
+        numbers |= report(compare(games, args.steps, args.seed), args.steps)
         if args.workers:
             rate = asyncio.run(through_the_pool(games, args.steps, args.seed, args.workers))
             numbers["pool_steps_per_second"] = {"workers": args.workers, "rate": rate}
