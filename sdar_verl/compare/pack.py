@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import sdar_verl
 from sdar_verl.compare import state
 from sdar_verl.compare.arms import split_target
 from sdar_verl.errors import ConfigError
@@ -21,14 +21,16 @@ from sdar_verl.guards import FILE as GUARDS
 from sdar_verl.report.run import MANIFEST, METRICS, PANEL, VALIDATION, ReportError
 
 SUFFIX = ".tar.gz"
+_INSTALLED = re.compile(r"""(/[^\s"'=,\[\]]+)/sdar_verl/""")  # where a run's package lay
 _AS_IT_IS = (state.ARM_FILE, MANIFEST, PANEL, METRICS, GUARDS)
 
 
 def pack(folder: Path, archive: Path) -> int:
     """Write what `sdar compare report` reads of a comparison's folder into one archive; returns its size in bytes.
 
-    Of every evaluated episode its outcome is kept and its turns are not. Paths of the folder and of the installed
-    package are made relative, so that the file says nothing of where it came from. The same runs give the same bytes.
+    Of every evaluated episode its outcome is kept and its turns are not. Paths of the folder, and of the packages that
+    its runs ran, are made relative, so that the file says nothing of where it came from. The same runs give the same
+    bytes.
 
     Raises:
         ConfigError: the folder is no comparison, or the archive's name does not end in ``.tar.gz``.
@@ -46,8 +48,9 @@ def pack(folder: Path, archive: Path) -> int:
             files[f"{place}/{VALIDATION}"] = _outcomes(run / VALIDATION)
     raw = io.BytesIO()
     with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        places = {str(folder), *(found for text in files.values() for found in _INSTALLED.findall(text))}
         for name, text in files.items():
-            content = _without_places(text, folder).encode()
+            content = _without(places, text).encode()
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
@@ -83,8 +86,7 @@ def _outcomes(path: Path) -> str:
     return "".join(json.dumps(line | {"turns": []}, separators=(",", ":")) + "\n" for line in read_lines(path))
 
 
-def _without_places(text: str, folder: Path) -> str:
-    package = Path(sdar_verl.__file__).absolute().parents[1]
-    for place in sorted((str(folder), str(package)), key=len, reverse=True):  # one may lie in the other
+def _without(places: Collection[str], text: str) -> str:
+    for place in sorted(places, key=len, reverse=True):  # one may lie in the other
         text = text.replace(place, ".")
     return text

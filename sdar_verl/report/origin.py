@@ -10,7 +10,9 @@ from sdar_verl.report.html import Html, join, table, tag
 from sdar_verl.report.run import Run
 
 _MISSING = "not recorded"
-_PLACES = ("dir", "path", "root", "experiment_name", "project_name", "folder")  # differ between any two runs
+_PLACES = (  # differ between any two runs
+    "dir", "path", "root", "experiment_name", "project_name", "folder", "py_executable", "fork_command"
+)  # fmt: skip
 _CONTENT = re.compile(r"(^|[._])(model[._]|tokenizer_|hf_config_|adapter[._])path$")  # what a run is made of
 
 
@@ -87,4 +89,4 @@ def is_place(key: str) -> bool:
 
     A model, tokenizer or adapter is no place: where another one is read, another thing is trained.
     """
-    return key.rsplit(".", 1)[-1].endswith(_PLACES) and not _CONTENT.search(key)
+    return key.rsplit(".", 1)[-1].lower().endswith(_PLACES) and not _CONTENT.search(key)

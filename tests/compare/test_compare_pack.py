@@ -51,6 +51,24 @@ def test_an_archive_has_outcomes_and_no_transcripts_logs_or_places(out, tmp_path
     assert json.loads(texts["runs/grpo/seed-1/manifest.json"])["config"]["env"]["alfworld"]["data_root"] == "./games"
 
 
+def test_where_a_package_lay_is_not_told_whoever_packs(out, tmp_path):
+    manifest = out / "runs/grpo/seed-1/manifest.json"
+    found = json.loads(manifest.read_text())
+    found["config"]["actor_rollout_ref"] = {"model": {"path": "/home/me/env/site-packages/sdar_verl/lab/weights"}}
+    found["config"]["ray_kwargs"] = {"wanted": "uses=/home/me/env/site-packages"}
+    before = manifest.read_text()
+    manifest.write_text(json.dumps(found))
+    try:
+        pack(out, tmp_path / "own.tar.gz")
+    finally:
+        manifest.write_text(before)
+    with tarfile.open(tmp_path / "own.tar.gz") as tar:
+        text = tar.extractfile("runs/grpo/seed-1/manifest.json").read().decode()
+    assert "/home/me" not in text and json.loads(text)["config"]["actor_rollout_ref"] == {
+        "model": {"path": "./sdar_verl/lab/weights"}
+    }
+
+
 def test_the_same_runs_make_the_same_bytes(out, tmp_path):
     pack(out, tmp_path / "a.tar.gz")
     pack(out, tmp_path / "b.tar.gz")

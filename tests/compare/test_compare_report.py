@@ -148,6 +148,11 @@ def test_different_panels_are_refused_by_name(changed, tmp_path):
 
 
 def test_differences_beside_the_arms_are_warned_of(changed):
+    for run in (changed / "runs").glob("*/seed-*"):  # what every run has of its own
+        env = "config.ray_kwargs.ray_init.runtime_env"
+        own = f"/tmp/sdar-{run.parent.name}-{run.name}"
+        edit_manifest(run, **{f"{env}.py_executable": f"{own}/python", f"{env}.env_vars.TMPDIR": own,
+                              f"{env}.env_vars.SDAR_FORK_COMMAND": f"{own}/python"})  # fmt: skip
     assert load([str(changed)]).warnings == []
     sdar = changed / "runs/sdar"
     edit_manifest(sdar / "seed-0", **{"config.data.train_batch_size": 9})
