@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
@@ -16,11 +18,11 @@ from sdar_verl.compare.state import RunState, SweepState, open_sweep
 from sdar_verl.compare.sweep import Arm, Sweep
 from sdar_verl.guards import EXIT_CODE as STOPPED_BY_GUARD
 from sdar_verl.live import clock
-from sdar_verl.methods import CONFIG
 from sdar_verl.quickstart import models
+from sdar_verl.quickstart.plan import load_plan
 from sdar_verl.report.run import METRICS, read_metrics
 from sdar_verl.runs.command import training
-from sdar_verl.runs.lab import make_games
+from sdar_verl.runs.lab import make_games, preset_hash
 from sdar_verl.runs.state import hold
 from sdar_verl.runs.watch import Progress, RunFailed, Say, watch
 
@@ -157,11 +159,12 @@ def _key(out: Path, arm: Arm, seed: int) -> str:
 
 
 def _lab_version(sweep: Sweep) -> str | None:
-    """A hash of what the lab brings along: start weights and preset."""
+    """A hash of what the lab brings along: start weights, preset and plan."""
     if sweep.lab is None:
         return None
-    files = (models.tiny() / "model.safetensors", CONFIG / "lab" / "tiny.yaml", CONFIG / "quickstart.yaml")
-    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+    weights = hashlib.sha256((models.tiny() / "model.safetensors").read_bytes()).hexdigest()
+    content = [weights, preset_hash("tiny"), asdict(load_plan("tiny"))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def failures(found: SweepState, arms: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sdar_verl import preflight
 from sdar_verl.lab import envs
 from sdar_verl.quickstart import models
-from sdar_verl.quickstart.plan import CONFIG, Plan, command, load_plan
+from sdar_verl.quickstart.plan import Plan, command, load_plan
 from sdar_verl.quickstart.state import State, open_state
 from sdar_verl.report.quickstart import build_report
 from sdar_verl.runs import lab
@@ -122,7 +122,6 @@ def _make_smollm2(folder: Path, say: Say) -> Path:
 
 def _inputs(plan: Plan, model: str, env: str, seed: int) -> dict:
     """What must not change between two calls on one folder: games, settings, start model."""
-    preset = hashlib.sha256((CONFIG / "lab" / f"{lab.preset(model, env)}.yaml").read_bytes()).hexdigest()
     weights = models.tiny(env) / "model.safetensors" if model == "tiny" else None
     return {
         "model": model,
@@ -130,7 +129,7 @@ def _inputs(plan: Plan, model: str, env: str, seed: int) -> dict:
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
         "seed": seed,
         "plan": asdict(plan),
-        "preset": preset,
+        "preset": lab.preset_hash(lab.preset(model, env)),
         "games": asdict(envs.get(env).play.knobs),
     }
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from sdar_verl.lab import envs
 
+_PRESETS = Path(__file__).parents[1] / "config" / "lab"
 TRAIN_SPLIT = "train"
 _OWN_GAMES = 10_000  # added to the seed of games: none of them is one that the tiny model was fitted on
 
@@ -27,6 +32,14 @@ def make_games(env: str, folder: Path, train: int, panel: int, seed: int) -> str
 def preset(model: str, env: str) -> str:
     """The name under ``config/lab`` of the settings with which `model` plays `env`."""
     return model if env == "alfworld" else f"{model}_{env}"
+
+
+def preset_hash(name: str) -> str:
+    """SHA-256 over what the preset `name` sets, however its files say it."""
+    own = OmegaConf.load(_PRESETS / f"{name}.yaml")
+    parts = [OmegaConf.load(_PRESETS / f"{part}.yaml") for part in own.pop("defaults", []) if part != "_self_"]
+    content = OmegaConf.to_container(OmegaConf.merge(*parts, own))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def settings(env: str, model: Path, games: Path, panel: int, panel_seed: int) -> dict[str, object]:

@@ -218,6 +218,8 @@ class _Webshop(LabEnv):
                 raise EnvError(f"a catalogue of {products} products gave {found} of {wanted} goals for {split}")
 
     def game_settings(self, folder: Path) -> dict[str, Any]:
+        if not (folder / _GAMES).is_file():
+            raise EnvError(f"{folder} holds no games of the lab yet; they are made before a run's settings are")
         splits = json.loads((folder / _GAMES).read_text(encoding="utf-8"))["splits"]
         return {
             "data_root": str(folder / "catalogue"),
