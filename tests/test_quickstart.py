@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +22,12 @@ from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import command, load_plan
 from sdar_verl.quickstart.run import quickstart
 from sdar_verl.quickstart.state import open_state
-from sdar_verl.runs.lab import make_games, preset, settings
+from sdar_verl.runs import lab as lab_runs
+from sdar_verl.runs.lab import make_games, preset, preset_hash, settings
 from sdar_verl.runs.watch import Progress, RunFailed, TooSlow, watch
 from sdar_verl.settings import Settings
 
-ENVS = ("alfworld", "search_qa")  # those for which a tiny model ships
+ENVS = ("alfworld", "search_qa", "webshop")  # a tiny model ships for each
 PLANS = {env: load_plan("tiny", env) for env in ENVS}
 PLAN = PLANS["alfworld"]
 
@@ -71,8 +73,8 @@ def test_a_fast_machine_keeps_all_steps():
 # --- command lines and presets ---
 
 
-def composed(method, model="tiny", env="alfworld", plan=None):
-    where = {"model": Path("/models/a b,c='d'"), "games": Path("/games"), "run_dir": Path(f"/runs/{method}"), "seed": 3}
+def composed(method, model="tiny", env="alfworld", plan=None, games=Path("/games")):
+    where = {"model": Path("/models/a b,c='d'"), "games": games, "run_dir": Path(f"/runs/{method}"), "seed": 3}
     arguments = command(plan or load_plan(model, env), method, preset=preset(model, env), env=env, **where)
     done = subprocess.run([*arguments, "--cfg", "job", "--resolve"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -93,8 +95,10 @@ def env(request):
 
 
 @pytest.fixture(scope="module")
-def runs(env):
-    return {method: composed(method, env=env) for method in PLANS[env].methods}
+def runs(env, tmp_path_factory):
+    games = tmp_path_factory.mktemp("games")
+    make_games(env, games, 12, PLANS[env].panel, 3)
+    return {method: composed(method, env=env, games=games) for method in PLANS[env].methods}
 
 
 def test_the_two_runs_differ_in_the_method_and_nothing_else(runs):
@@ -118,7 +122,7 @@ def test_settings_of_both_runs_are_accepted_and_seeded(runs, env):
         assert run["actor_rollout_ref"]["model"]["path"] == "/models/a b,c='d'"
         assert run["trainer"]["device"] == "cpu" and run["trainer"]["total_training_steps"] == PLANS[env].steps
         assert run["env"]["name"] == env
-        assert run["env"]["train_split"] != run["env"]["valid_split"] == "valid_unseen"
+        assert run["env"]["train_split"] != run["env"]["valid_split"] == envs.get(env).valid_split
         assert run["data"]["sdar_tasks"]["panel_size"] == PLANS[env].panel
 
 
@@ -152,6 +156,19 @@ def test_the_games_of_a_plan_are_found_by_the_runs_settings(env, tmp_path):
         observation, info = playing.reset(task=tasks[-1])
         assert observation and info["task_type"] in lab.play.task_types
         playing.close()
+
+
+def test_a_preset_is_told_by_what_it_sets(env, tmp_path, monkeypatch):
+    """The part that presets share counts, and how the files say it does not."""
+    name, folder = preset("tiny", env), tmp_path / "lab"
+    first, other = preset_hash(name), preset_hash("smollm2")
+    shutil.copytree(Path(lab_runs.__file__).parents[1] / "config" / "lab", folder)
+    monkeypatch.setattr(lab_runs, "_PRESETS", folder)
+    own, shared = folder / f"{name}.yaml", folder / "_learning.yaml"
+    own.write_text("# said otherwise\n" + own.read_text())
+    assert preset_hash(name) == first
+    shared.write_text(shared.read_text().replace("lr: 5e-4", "lr: 1e-3"))
+    assert preset_hash(name) != first and preset_hash("smollm2") == other
 
 
 def test_smollm2_is_one_step_without_evaluation():
@@ -193,12 +210,9 @@ def test_an_environment_without_fitted_model_or_plan_is_refused(model, tmp_path,
     with pytest.raises(ConfigError, match="chess is unknown; known: alfworld|no plan for chess"):
         quickstart(tmp_path / "out", model=model, env="chess")
     monkeypatch.setattr("sdar_verl.lab.WEIGHTS", tmp_path)
-    with pytest.raises(ConfigError, match="no fitted model ships for webshop|no plan for webshop"):
-        quickstart(tmp_path / "out", model=model, env="webshop")
-    with pytest.raises(
-        ConfigError, match="no fitted model ships for search_qa|smollm2 is unknown with --env search_qa"
-    ):
-        quickstart(tmp_path / "out", model=model, env="search_qa")
+    for env in ("webshop", "search_qa"):
+        with pytest.raises(ConfigError, match=f"no fitted model ships for {env}|smollm2 is unknown with --env {env}"):
+            quickstart(tmp_path / "out", model=model, env=env)
     assert not any(tmp_path.iterdir())
 
 
