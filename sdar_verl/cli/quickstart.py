@@ -13,9 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = subparsers.add_parser("quickstart", help="train GRPO and SDAR from one tiny start model and compare them")
     parser.add_argument("--minutes", type=float, help="time budget after installation; default: 15")
     parser.add_argument("--model", default="tiny", help="tiny, or smollm2 for one real step of SmolLM2-135M-Instruct")
-    parser.add_argument(
-        "--env", default="alfworld", help="alfworld or search_qa: those for which a fitted model ships (%(default)s)"
-    )
+    parser.add_argument("--env", default="alfworld", help="alfworld, webshop or search_qa (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of games, panel, data order and sampling (%(default)s)")
     parser.add_argument(
         "--out", type=Path, help="folder of games, runs and report; default: runs/quickstart[-MODEL][-ENV]"

@@ -30,6 +30,27 @@ class PlayConfig:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One pass of the fit.
+
+    Attributes:
+        right, wrong, none: lessons per state by condition; 1.5 gives one, and a second to a random half of the states.
+        wrong_plan, random_action: shares of other types' plans and of random actions among the labels without a skill.
+    """
+
+    right: float
+    wrong: float
+    none: float
+    wrong_plan: float = 0.0
+    random_action: float = 0.0
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Lessons per state by condition."""
+        return {"right": self.right, "wrong": self.wrong, "none": self.none}
+
+
+@dataclass(frozen=True)
 class LabConfig:
     """What the fitted model depends on; an environment's own subclass adds the knobs of its generator.
 
@@ -80,6 +101,18 @@ class LabConfig:
     other_lr: float = 0.006
     warmup: int = 30
     clip: float = 1.0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """First how to play and to follow a skill, with clean labels alone; then to be less sure without one.
+
+        Clean labels first is much faster: the second stage only has to spread what the first has learned. Further ones
+        have a learning rate schedule of their own each.
+        """
+        return (
+            Stage(self.play_right, self.play_wrong, self.play_none),
+            Stage(self.right, self.wrong, self.none, self.wrong_plan, self.random_action),
+        )
 
     @property
     def knobs(self) -> Any:

@@ -32,6 +32,7 @@ from sdar_verl.teacher.context import HEADING
 _SPLIT = "train"
 _TOKENIZER_STATES = 6000
 _PACKAGES = ("torch", "transformers", "tokenizers")
+_TOGETHER = 2  # stages under the first learning rate schedule
 _CURVE = 100  # steps whose losses are recorded, for whoever repeats the fit
 
 Say = Callable[[str], None]
@@ -138,7 +139,7 @@ def _prepare(config: LabConfig, say: Say) -> tuple[PreTrainedModel, PreTrainedTo
     """The untrained model, its tokenizer, and what it will be trained on."""
     states = collect(config, say)
     tokenizer = make_tokenizer(config, states)
-    stages = tuple(Examples(config, tokenizer, stage) for stage in both_stages(config, states))
+    stages = tuple(Examples(config, tokenizer, stage) for stage in lessons_of(config, states))
     model = build_model(
         tokenizer,
         hidden=config.hidden,
@@ -160,20 +161,25 @@ def _train(
     say: Say,
     only: int | None = None,
 ) -> list[float]:
-    return train(
-        model,
-        stages,
-        pad=tokenizer.pad_token_id,
-        batch_size=config.batch,
-        prompt_loss=config.prompt_loss,
-        matrix_lr=config.matrix_lr,
-        other_lr=config.other_lr,
-        warmup=config.warmup,
-        clip=config.clip,
-        seed=config.seed,
-        progress=Progress("fit", say),
-        only=only,
-    )
+    losses: list[float] = []
+    for together in (stages[:_TOGETHER], *([stage] for stage in stages[_TOGETHER:])):
+        losses += train(
+            model,
+            together,
+            pad=tokenizer.pad_token_id,
+            batch_size=config.batch,
+            prompt_loss=config.prompt_loss,
+            matrix_lr=config.matrix_lr,
+            other_lr=config.other_lr,
+            warmup=config.warmup,
+            clip=config.clip,
+            seed=config.seed,
+            progress=Progress("fit", say),
+            only=only,
+        )
+        if only is not None:
+            break
+    return losses
 
 
 def _curve(losses: Sequence[float]) -> list[float]:
@@ -198,25 +204,20 @@ def collect(config: LabConfig, say: Say) -> list[State]:
     return states
 
 
-def both_stages(config: LabConfig, states: Sequence[State]) -> tuple[list[Lesson], list[Lesson]]:
-    """First how to play and to follow a skill, with clean labels alone; then to be less sure without one.
-
-    Clean labels first is much faster: the second stage only has to spread what the first has learned.
-    """
+def lessons_of(config: LabConfig, states: Sequence[State]) -> list[list[Lesson]]:
+    """What each of the configuration's stages teaches."""
     shelf = SkillShelf(open_store(config.skills), config.env_name)
-    play = {"right": config.play_right, "wrong": config.play_wrong, "none": config.play_none}
-    spread = {"right": config.right, "wrong": config.wrong, "none": config.none}
-    return (
-        lessons(states, shelf, play, seed=config.seed),
+    return [
         lessons(
             states,
             shelf,
-            spread,
-            wrong_plan=config.wrong_plan,
-            random_action=config.random_action,
-            seed=config.seed + 1,
-        ),
-    )
+            stage.shares,
+            wrong_plan=stage.wrong_plan,
+            random_action=stage.random_action,
+            seed=config.seed + number,
+        )
+        for number, stage in enumerate(config.stages)
+    ]
 
 
 def make_tokenizer(config: LabConfig, states: Sequence[State]) -> PreTrainedTokenizerBase:

@@ -14,6 +14,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.lab import envs
 from sdar_verl.lab.corpus import lessons, walk
 from sdar_verl.lab.envs.base import World
+from sdar_verl.lab.fit import lessons_of
 from sdar_verl.lab.play import play
 from sdar_verl.lab.prompts import SkillShelf
 from sdar_verl.lab.record import fingerprint, read_record
@@ -185,6 +186,19 @@ def test_skills_decide_what_is_done(lab, states):
     for condition in ("wrong", "none"):
         own = [lesson for lesson in found if lesson.condition == condition]
         assert any(lesson.action != lesson.state.expert for lesson in own)
+
+
+def test_each_stage_has_its_lessons_and_teaches_doubt_after_the_first(lab, states):
+    found = lessons_of(lab.config, states)
+    assert len(found) == len(lab.config.stages) >= 2
+    for stage, own in zip(lab.config.stages, found, strict=True):
+        for condition, share in stage.shares.items():
+            number = sum(lesson.condition == condition for lesson in own)
+            assert int(share) * len(states) <= number <= (int(share) + (share % 1 > 0)) * len(states)
+            assert abs(number - share * len(states)) < 4 * len(states) ** 0.5
+        unskilled = [lesson for lesson in own if lesson.condition == "none" and not lesson.skills]
+        right = sum(lesson.action == lesson.state.expert for lesson in unskilled) / len(unskilled)
+        assert right == 1 if stage.wrong_plan == 0 else right < 1
 
 
 def test_fit_and_evaluation_run_from_end_to_end(lab, tmp_path, capsys):

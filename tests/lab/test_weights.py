@@ -31,7 +31,11 @@ class Promise:
     games: int
 
 
-PROMISED = {"alfworld": Promise(0.7, (0.2, 0.5), 60), "search_qa": Promise(0.4, (0.1, 0.4), 120)}
+PROMISED = {
+    "alfworld": Promise(0.7, (0.2, 0.5), 60),
+    "search_qa": Promise(0.4, (0.1, 0.4), 120),
+    "webshop": Promise(0.35, (0.15, 0.4), 240),
+}
 
 
 @pytest.fixture(scope="module", params=PROMISED)
@@ -82,9 +86,12 @@ def test_scores_beside_the_weights_are_of_the_promised_size(shipped):
 
 @pytest.mark.slow
 def test_the_command_makes_this_model(shipped):
-    """The whole fit takes half an hour; its first steps fix everything that the rest depends on."""
+    """The whole fit takes half an hour; its first steps fix everything that the rest depends on.
+
+    Other lessons, words or weights would change the third mean by several per cent; another processor's sums, less.
+    """
     recorded, repeated = repeat(shipped.folder, say=lambda line: None, steps=30)
-    assert len(repeated) == 3 and repeated == pytest.approx(recorded, rel=2e-3)
+    assert len(repeated) == 3 and repeated == pytest.approx(recorded, rel=1e-2)
 
 
 @pytest.mark.slow

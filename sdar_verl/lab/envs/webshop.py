@@ -20,7 +20,7 @@ from sdar_envs.webshop.generate import Knobs, generate_catalogue
 from sdar_envs.webshop.pages import BACK, BUY, PREVIOUS, SEARCH, SEPARATOR
 from sdar_envs.webshop.words import KINDS
 
-from sdar_verl.lab.config import LabConfig, PlayConfig
+from sdar_verl.lab.config import LabConfig, PlayConfig, Stage
 from sdar_verl.lab.envs.base import LabEnv, Player, World
 from sdar_verl.lab.prompts import TAGS
 
@@ -68,6 +68,8 @@ class WebshopLab(LabConfig):
 
     Attributes:
         products, goals: see `Catalogues`.
+        last_right, last_wrong, last_none, last_plan: a third stage, see `Stage`: after two the model knew as well
+            without a skill as with the right one what to do.
     """
 
     env_name: ClassVar[str] = "webshop"
@@ -80,6 +82,15 @@ class WebshopLab(LabConfig):
     max_positions: int = 640
     products: int = 120
     goals: int = 120
+    last_right: float = 0.08
+    last_wrong: float = 0.08
+    last_none: float = 0.07
+    last_plan: float = 0.75
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        last = Stage(self.last_right, self.last_wrong, self.last_none, self.last_plan, self.random_action)
+        return (*super().stages, last)
 
     @property
     def knobs(self) -> Catalogues:
