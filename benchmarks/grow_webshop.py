@@ -20,21 +20,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sdar_envs.webshop.catalogue import find_files
 from sdar_envs.webshop.nouns import TABLE_FILE, write_table
 
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TOLD = 100_000  # products between two lines of progress
 _WITH_KIND = ("name", "category", "query", "product_category")  # fields that come from one product
 
 
 def product_id(number: int) -> str:
     """``B0`` and `number` in base 36."""
-    digits = ""
-    for _ in range(8):
-        number, rest = divmod(number, 36)
-        digits = _DIGITS[rest] + digits
-    return f"B0{digits}"
+    return f"B0{np.base_repr(number, 36):0>8}"
 
 
 def mixed(items: Sequence[dict[str, Any]], count: int, seed: int) -> Iterator[tuple[dict[str, Any], str]]:

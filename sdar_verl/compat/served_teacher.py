@@ -12,7 +12,7 @@ import torch
 from sdar_verl.compat.teacher_scoring import ScoredRow, Scorer, Scores
 from sdar_verl.served_client import make_client
 from sdar_verl.settings import Settings
-from sdar_verl.teacher.errors import TeacherNotAwaited, TeacherRejected, TeacherUnavailable
+from sdar_verl.teacher.errors import TeacherRejected, TeacherUnavailable
 from sdar_verl.teacher.remote import FINGERPRINT_FILE as FILE
 from sdar_verl.teacher.remote import Fingerprint, ScoreRow, fingerprint_of
 
@@ -89,8 +89,6 @@ class ServedTeacher:
             found = self.client.score(sent, self._give_up)
             for number, values in zip(asked, found, strict=True):
                 log_probs[number] = torch.tensor(values, dtype=torch.float32)
-        except TeacherNotAwaited:
-            raise
         except TeacherUnavailable as error:
             if self.settings.on_failure == "wait":
                 raise

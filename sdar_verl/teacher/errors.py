@@ -15,7 +15,7 @@ class TeacherUnavailable(Unreachable):
     """No teacher server gave the scores in time; what happens then is the run's own policy."""
 
 
-class TeacherNotAwaited(TeacherUnavailable):
+class TeacherNotAwaited(SdarError):
     """No teacher server was there, and the run was told to end before one came back."""
 
 

@@ -85,8 +85,10 @@ class WebshopFormat(PromptFormat):
         shown = view.history[max(0, taken - self.history_length) :]
         lines = [f"Steps taken: {taken}. The last {len(shown)}:"]
         for number, (observation, action) in enumerate(shown, taken - len(shown) + 1):
-            past = f"Observation {number}: '{quoted(observation, view.task_description)}', "
-            lines.append(f"[{past if self.history_pages else ''}Action {number}: '{action}']")
+            page = ""
+            if self.history_pages:
+                page = f"Observation {number}: '{quoted(observation, view.task_description)}', "
+            lines.append(f"[{page}Action {number}: '{action}']")
         return [*lines, f"You are at step {taken + 1}."]
 
     def parse(self, text: str, admissible_actions: Sequence[str]) -> ParsedAction:
