@@ -21,6 +21,8 @@ _HOLDS_A_SECRET = re.compile(  # and not pad_token, eos_token
     r"(^|[.])token$|((hf|api|auth|access|bearer|session|security)_?token|(api|access|secret)_?key|secret|passw(or)?d)$",
     re.IGNORECASE,
 )
+# Where another setting is, with nothing but a count beside it: ``${oc.select:a.max_token_len,8192}``.
+_REFERENCE = re.compile(r"\$\{(oc\.select:)?[A-Za-z_.][\w.]*(,\s*\d+)?\}")
 _NEVER_A_COUNT = re.compile(r"secret|passw|credential", re.IGNORECASE)
 
 
@@ -28,9 +30,10 @@ def redact(value: Any, name: str = "") -> Any:
     """A copy of `value` (mappings, sequences, plain values) without secrets.
 
     Hidden are texts anywhere under a name that speaks of a key, token, secret, password or credential (numbers, which
-    are counts such as ``max_token_len``, and truth values stay, except under a password's name), the right side of
-    ``name=value`` texts with such a name, texts after a ``--flag`` with such a name, and whatever looks like a
-    credential itself. Names such as ``tokenizer`` are harmless. Unknown kinds of values are shown as text.
+    are counts such as ``max_token_len``, references to other settings and truth values stay, the first two not under a
+    password's name), the right side of ``name=value`` texts with such a name, texts after a ``--flag`` with such a
+    name, and whatever looks like a credential itself. Names such as ``tokenizer`` are harmless. Unknown kinds of values
+    are shown as text.
     """
     if isinstance(value, Mapping):
         above = f"{name}." if _is_secret(name) else ""
@@ -47,7 +50,7 @@ def redact(value: Any, name: str = "") -> Any:
         return HIDDEN if _NEVER_A_COUNT.search(name) else value
     text = str(value)
     if text and _is_secret(name):
-        return HIDDEN
+        return text if _REFERENCE.fullmatch(text) and not _NEVER_A_COUNT.search(name) else HIDDEN
     text = _QUERY.sub(_hide_assigned, _ASSIGNMENT.sub(_hide_assigned, text))
     return _SECRET_LOOK.sub(HIDDEN, text)
 
