@@ -71,6 +71,7 @@ def build_manifest(
         "packages": installed_versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)),
         "command": redact(sys.argv),
         "git": git_state(Path(__file__).parent),
         "panel": None if panel is None else {"hash": panel.hash, "size": len(panel), "split": panel.split},

@@ -54,6 +54,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the runs and the page; default: runs/compare"
     )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="runs side by side, each on its share of this machine's cores and GPUs (%(default)s)",
+    )
     parser.add_argument("--stop-on-failure", action="store_true", help="begin no other run after one has failed")
     parser.add_argument("--dry-run", action="store_true", help="check every arm, print the runs, and start nothing")
     parser.set_defaults(func=run)
@@ -103,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
                 say(shlex.join(overrides(sweep, out, arm, seed)))
             return 0
         with terminate_like_ctrl_c():
-            found = run_sweep(sweep, out, say=say, stop_on_failure=args.stop_on_failure)
+            found = run_sweep(sweep, out, jobs=args.jobs, say=say, stop_on_failure=args.stop_on_failure)
             names = [arm.name for arm in sweep.arms]
             if any(own.done and own.arm in names for own in found.runs.values()):
                 folder = out / file.stem if file else out  # other files may share the runs

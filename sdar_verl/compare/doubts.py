@@ -52,6 +52,7 @@ def _differences(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
         "data": lambda m: m.get("data") or {},
         "package versions": lambda m: (m.get("packages") or {}) | {"python": m.get("python")},
         "commits": lambda m: {"commit": (m.get("git") or {}).get("commit")},
+        "machines, and with them all times,": lambda m: {"number of cores": m.get("cores", "not known")},
     }
     for kind, of in kinds.items():
         facts = {name: of(manifest) for name, manifest in manifests.items()}

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdar_verl.errors import SdarError
 from sdar_verl.live import clock
 from sdar_verl.report.run import read_metrics
+from sdar_verl.runs import child as wrapper
 
 Say = Callable[[str], None]
-_PR_SET_PDEATHSIG = 1
-_STOP = signal.SIGINT  # Ray's own handler of SIGTERM ends the driver before it can clean up
 _STOP_SECONDS = 90.0
 _POLL = 0.5
 _SILENCE = 20.0
@@ -38,6 +36,10 @@ class TooSlow(Exception):
     def __init__(self, steps: int):
         super().__init__(steps)
         self.steps = steps
+
+
+class Stopped(Exception):
+    """The run was stopped because `stopped` said so."""
 
 
 @dataclass
@@ -85,6 +87,9 @@ def watch(
     review: Callable[[Progress, float], int] | None = None,
     after: int | None = None,
     held: Sequence[int] = (),
+    cores: Sequence[int] | None = None,
+    environment: Mapping[str, str] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Run `arguments` until it ends and say what ``<run_dir>/metrics.jsonl`` tells; output goes to ``log.txt`` there.
 
@@ -97,11 +102,14 @@ def watch(
             the run spent before its first step; returns how many steps the budget allows.
         after: step of the checkpoint that the run goes on from; the log is kept and steps up to it are not said again.
         held: open file descriptors that the run keeps open as long as it lives, such as that of a lock.
+        cores: the run and all that it starts stay on these; None for all.
+        environment: variables for the run, beside those of this process.
+        stopped: asked twice a second; the run is ended when it says so, for calls that no Ctrl-C reaches.
 
     Raises:
         RunFailed: the run ended with an error.
         TooSlow: `review` allows fewer than `steps`; the run was stopped.
-        KeyboardInterrupt: after the run was stopped.
+        Stopped, KeyboardInterrupt: after the run was stopped.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     log, progress, began = run_dir / "log.txt", Progress(steps), time.monotonic()
@@ -111,18 +119,18 @@ def watch(
         progress.metrics.update({step: data for step, data in before.items() if step <= after})
         stale = metrics.read_bytes() if max(before, default=after) > after else b""
     with log.open("wb" if after is None else "ab") as output:
+        own = ",".join(map(str, cores)) if cores is not None else "all"
         child = subprocess.Popen(
-            list(arguments),
+            [sys.executable, "-I", wrapper.__file__, str(os.getpid()), own, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"},
+            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             pass_fds=tuple(held),
             start_new_session=True,  # Ctrl-C reaches it through `stop` alone, once
-            preexec_fn=_follow_parent,
         )
         try:
-            _follow(child, metrics, progress, say, began, review, stale)
+            _follow(child, metrics, progress, say, began, review, stale, stopped)
         finally:
             stop(child, say)
     if child.returncode != 0:
@@ -140,9 +148,12 @@ def _follow(
     began: float,
     review: Callable[[Progress, float], int] | None,
     stale: bytes,
+    stopped: Callable[[], bool],
 ) -> None:
     heard = began
     while True:
+        if stopped():
+            raise Stopped
         ended = child.poll() is not None
         if child.returncode == 0:
             stale = b""
@@ -183,22 +194,12 @@ def stop(child: subprocess.Popen, say: Say) -> None:
     if child.poll() is not None:
         return
     say("stopping the run")
-    child.send_signal(_STOP)
+    child.send_signal(wrapper.STOP)
     try:
         child.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-
-
-def _follow_parent() -> None:
-    """In the child, before it starts: be stopped when the parent dies, however it dies.
-
-    A shell lets its background jobs ignore the signal, and children inherit that: the run must listen to it again.
-    """
-    signal.signal(_STOP, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _STOP)
 
 
 def _tail(log: Path, lines: int = 25) -> str:
