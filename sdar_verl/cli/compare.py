@@ -76,6 +76,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the page goes; default: the one folder named")
     parser.add_argument("--baseline", metavar="ARM", help="arm that the others are compared with; default: the first")
     parser.add_argument("--only", action="append", default=[], metavar="ARM", help="show this arm; may be repeated")
+    parser.add_argument("--until", type=positive, metavar="STEP", help="look at no later step; default: at all")
     parser.add_argument("--last-k", type=positive, default=3, metavar="K", help="evaluations averaged (%(default)s)")
     parser.add_argument("--price", type=float, metavar="P", help="of an hour of the machine, for the cost of the runs")
     parser.add_argument("--title", default="SDAR comparison", help="heading of the page")
@@ -114,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
             names = [arm.name for arm in sweep.arms]
             if any(own.done and own.arm in names for own in found.runs.values()):
                 folder = out / file.stem if file else out  # other files may share the runs
-                page = build_comparison([str(out)], folder, baseline=sweep.baseline, only=names, about=sweep.about)
+                page = build_comparison(
+                    [str(out)], folder, baseline=sweep.baseline, only=names, until=sweep.until, about=sweep.about
+                )
                 say(f"page: {page}")
     except (SdarError, EnvError) as error:
         print(f"sdar compare: {error}", file=sys.stderr)
@@ -145,6 +148,7 @@ def report(args: argparse.Namespace) -> int:
                 (args.out or split_target(args.runs[0])[0]).expanduser().absolute(),
                 baseline=args.baseline,
                 only=args.only,
+                until=args.until,
                 last_k=args.last_k,
                 price=args.price,
                 title=args.title,

@@ -39,12 +39,14 @@ class Comparison:
         about: what is asked, if anybody said.
         warnings: what makes the comparison doubtful, in plain words.
         pending: runs of a comparison that have nothing to show yet.
+        until: last step that is looked at, if not all are.
     """
 
     arms: list[ArmRuns]
     about: str = ""
     warnings: list[str] = field(default_factory=list)
     pending: list[state.RunState] = field(default_factory=list)
+    until: int | None = None
 
     @property
     def runs(self) -> list[Run]:
@@ -52,7 +54,9 @@ class Comparison:
         return [run for arm in self.arms for run in arm.runs.values()]
 
 
-def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str] = ()) -> Comparison:
+def load(
+    targets: Sequence[str], baseline: str | None = None, only: Sequence[str] = (), until: int | None = None
+) -> Comparison:
     """Read run folders and comparison folders.
 
     Args:
@@ -60,12 +64,13 @@ def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str
             is. Runs that name no arm are of one arm when their configurations differ in seeds and places only.
         baseline: name of the arm to compare with; None takes that of the comparison's file, or the first.
         only: names of the arms to show; empty for all.
+        until: last step to look at; None for all. Later ones are taken as if they had not been made.
 
     Raises:
         ReportError: nothing to read, an arm has a seed twice, or the baseline or one of `only` is no arm.
         PanelError: the runs were evaluated on different panels; the message says which.
     """
-    found = Comparison([])
+    found = Comparison([], until=until)
     entries: list[tuple[Path, dict[str, Any]]] = []
     for target in targets:
         folder, name = split_target(target)
@@ -88,6 +93,8 @@ def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str
         raise ReportError(f"none of the {len(found.pending)} runs has measured anything yet ({'; '.join(sorted(why))})")
     runs = load_runs([folder for folder, _ in entries], tokens=False)
     found.arms = _grouped(runs, [own for _, own in entries])
+    if until is not None:
+        _cut(found.arms, until)
     _choose(found, only)
     names = [arm.name for arm in found.arms]
     if baseline is not None and baseline not in names:
@@ -104,6 +111,16 @@ def load(targets: Sequence[str], baseline: str | None = None, only: Sequence[str
     ]
     found.warnings += doubts(found)
     return found
+
+
+def _cut(arms: Sequence[ArmRuns], until: int) -> None:
+    """Forget the steps after `until`, and how long runs took that made any."""
+    for arm in arms:
+        for seed, run in arm.runs.items():
+            if max([0, *run.metrics, *run.validation]) > until:
+                arm.seconds.pop(seed, None)
+            run.metrics = {step: own for step, own in run.metrics.items() if step <= until}
+            run.validation = {step: own for step, own in run.validation.items() if step <= until}
 
 
 def _require(names: Sequence[str], known: set[str]) -> None:

@@ -62,6 +62,7 @@ def build_comparison(
     *,
     baseline: str | None = None,
     only: Sequence[str] = (),
+    until: int | None = None,
     last_k: int = 3,
     price: float | None = None,
     title: str = "SDAR comparison",
@@ -74,6 +75,7 @@ def build_comparison(
         out: folder of the page; made if missing.
         baseline: arm that the others are compared with.
         only: arms to show; empty for all.
+        until: last step to look at; None for all.
         last_k: how many of the last evaluations are averaged.
         price: of an hour of the machine, in any currency; None leaves the cost out.
         title: heading of the page.
@@ -87,7 +89,7 @@ def build_comparison(
     """
     if price is not None and not 0 <= price < float("inf"):
         raise ConfigError(f"--price {price:g} must be a finite number from 0")
-    found = load(targets, baseline, only)
+    found = load(targets, baseline, only, until)
     found.about = about or found.about
     shown = _Shown(found, equal_steps(found, last_k), equal_time(found, last_k), last_k, price)
     out = Path(out)
@@ -131,6 +133,8 @@ def _header(found: Comparison, title: str) -> Html:
     parts: list[object] = [f"{count(len(found.arms), 'arm')}, {count(len(found.runs), 'run')}. "]
     if panel is not None:
         parts += ["Panel ", tag("code", panel.short_hash), f": {len(panel)} tasks of {panel.env}/{panel.split}. "]
+    if found.until is not None:
+        parts.append(words.UNTIL.format(step=found.until))
     return tag("header", tag("h1", title), tag("p", *parts), *([tag("p", found.about)] if found.about else []))
 
 
@@ -209,6 +213,8 @@ def _markdown(shown: _Shown, title: str) -> str:
         parts.append(f"{plain(found.about)}\n")
     if panel is not None:
         parts.append(f"Panel `{panel.short_hash}`: {len(panel)} tasks of {panel.env}/{panel.split}.\n")
+    if found.until is not None:
+        parts.append(words.UNTIL.format(step=found.until) + "\n")
     lines = [*shown.findings, words.caveat(found, shown.steps)]
     parts.append("\n".join(f"- {plain(line)}" for line in lines if line) + "\n")
     if shown.warnings:

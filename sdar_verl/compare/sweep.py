@@ -69,6 +69,7 @@ class Sweep:
         lab: None for runs whose model and data the overrides name.
         about: what it asks, in a sentence.
         baseline: name of the arm that the others are compared with.
+        until: last step that the page looks at, where arms are trained for different numbers of steps; None for all.
     """
 
     arms: tuple[Arm, ...]
@@ -77,6 +78,7 @@ class Sweep:
     lab: Lab | None = None
     about: str = ""
     baseline: str = field(default="")
+    until: int | None = None
 
     def __post_init__(self) -> None:
         if not self.arms:
@@ -86,6 +88,10 @@ class Sweep:
             raise ConfigError(f"arms need names that differ in letters and digits, got {', '.join(map(repr, names))}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds must be different whole numbers from 0, got {list(self.seeds)}")
+        if self.until is not None and (
+            isinstance(self.until, bool) or not isinstance(self.until, int) or self.until < 1
+        ):
+            raise ConfigError(f"until must be a step, a whole number from 1, got {self.until!r}")
         if not self.baseline:
             object.__setattr__(self, "baseline", names[0])
         if self.baseline not in names:
@@ -161,6 +167,7 @@ def from_file(path: Path) -> Sweep:
         lab=_lab(path, content.get("lab")),
         about=str(content.get("about") or ""),
         baseline=str(content.get("baseline") or ""),
+        until=content.get("until"),
     )
 
 

@@ -19,6 +19,7 @@ ONE_SEED = (
     "There is one seed per arm, so the intervals cover the choice of tasks only, not the luck of a training: another "
     "seed can move a curve by more than they show. A claim about the methods needs several seeds."
 )
+UNTIL = "Steps after {step} are left out."
 FEW_SEEDS = "With {seeds} seeds an interval is wide, and little can be told apart."
 BEST = (
     "Last is what the runs leave behind. Best is picked after looking at all evaluations, so it flatters, and the more "

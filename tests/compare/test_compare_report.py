@@ -258,6 +258,21 @@ def test_a_subset_of_the_arms_can_be_shown(out, tmp_path):
     assert "1 arms, 3 runs" not in text and "1 arm, 3 runs" in text
 
 
+def test_steps_after_the_last_wanted_one_are_as_if_never_made(out, changed, tmp_path):
+    for file in [*changed.glob("runs/*/*/metrics.jsonl"), *changed.glob("runs/*/*/episodes/val.jsonl")]:
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if json.loads(line)["step"] <= 6))
+    whole = build_comparison([str(out)], tmp_path / "until", until=6)
+    cut = build_comparison([str(changed)], tmp_path / "cut")
+    assert (tmp_path / "until/evaluations.csv").read_text() == (tmp_path / "cut/evaluations.csv").read_text()
+    tables = [(page.parent / "compare.md").read_text().partition("## Success")[2] for page in (whole, cut)]
+    assert "700" not in tables[0] and tables[0].partition("## Time")[0] == tables[1].partition("## Time")[0]
+    assert "Steps after 6 are left out." in whole.read_text(encoding="utf-8")
+    assert "left out" not in cut.read_text(encoding="utf-8")
+    assert all(not arm.seconds for arm in load([str(out)], until=6).arms)
+    assert all(arm.seconds for arm in load([str(out)], until=12).arms)
+
+
 def test_guards_are_counted_by_run(changed, tmp_path):
     line = {"step": 3, "guard": "kl_blowup", "action": "warn", "value": 2.0, "limit": 1.0, "message": "far"}
     for seed in (0, 2):
@@ -271,6 +286,11 @@ def test_texts_cannot_break_a_table():
     head, ruler, row = table.markdown.splitlines()[2:]
     assert head == "| a\\|b | c |" and ruler == "| --- | ---: |" and row == "| \\<x\\>\\|y z (\\*n\\*) | \\`d\\` |"
     assert "&lt;x&gt;" in table.html and "<x>" not in table.html
+
+
+def test_the_command_knows_the_last_step(out, tmp_path, capsys):
+    assert main(["compare", "report", str(out), "--out", str(tmp_path), "--until", "9"]) == 0
+    assert {line.split(",")[2] for line in (tmp_path / "evaluations.csv").read_text().splitlines()[1:]} == {*"0369"}
 
 
 def test_the_command_writes_the_page_or_says_why_not(out, tmp_path, capsys):

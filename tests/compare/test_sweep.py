@@ -102,6 +102,8 @@ def test_a_file_takes_changes_for_all_its_runs(tmp_path):
         ("arms: {a: [method=grpo]}\nlab: {games: 3}", "train_games, panel, seed"),
         ("arms: {a: [method=grpo]}\nlab: {panel: 0}", "lab.panel"),
         ("arms: {a: [method=grpo]}\nbaseline: b", "no arm 'b'"),
+        ("arms: {a: [method=grpo]}\nuntil: 0", "until must be a step"),
+        ("arms: {a: [method=grpo]}\nuntil: last", "until must be a step"),
         ("arms: {'a b': [x=1], 'a-b': [x=2]}", "differ in letters"),
         ("arms: {a: [sdar.run_dir=here]}", "set by the comparison itself"),
         ("arms: {a: [++actor_rollout_ref.rollout.seed=3]}", "set by the comparison itself"),
@@ -176,7 +178,9 @@ def test_every_arm_of_the_experiment_composes(file, tmp_path):
     sweep = from_file(file)
     plans = compose_arms(sweep, tmp_path)
     assert len(sweep.seeds) == 5 and sweep.lab is not None and sweep.about
-    assert {(plan.steps, plan.test_freq) for plan in plans.values()} == {(8, 2)}
+    steps = {plan.steps for plan in plans.values()}
+    assert steps == ({8} if file.stem == "main" else {8, 4}) and {plan.test_freq for plan in plans.values()} == {2}
+    assert sweep.until == (None if len(steps) == 1 else min(steps))  # the page compares what all have
     assert all(plans[arm.name].changes or arm.overrides == ("method=sdar",) for arm in sweep.arms)
 
 

@@ -21,6 +21,8 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+from verl.workers.engine.utils import prepare_micro_batches
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
@@ -32,6 +34,7 @@ from verl.workers.utils.padding import no_padding_2_padding, response_from_neste
 from sdar_verl.compat import agent_loop
 from sdar_verl.compat.cpu.platform import CpuPlatform
 from sdar_verl.compat.cpu.rollout import CpuHttpServer, CpuReplica, CpuServerAdapter
+from sdar_verl.compat.cpu.short_rows import ShortRows
 from sdar_verl.compat.cpu.worker_extension import CpuWorkerExtension
 from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker, CpuCriticWorker
 from sdar_verl.compat.trainer import SdarTrainer
@@ -67,6 +70,7 @@ PAIRS = [
     (SdarActorRolloutRefWorker, ActorRolloutRefWorker, OWN_CALLS),
     (CpuActorRolloutRefWorker, ActorRolloutRefWorker, set()),
     (CpuCriticWorker, TrainingWorker, set()),
+    (ShortRows, FSDPEngineWithLMHead, {"_plain"}),
 ]
 # what is called, and the arguments it must take by name
 CALLED = {
@@ -76,6 +80,7 @@ CALLED = {
     "get_non_tensor_data": (tu.get_non_tensor_data, {"data", "key", "default"}),
     "list_of_dict_to_tensordict": (tu.list_of_dict_to_tensordict, set()),
     "Metric": (Metric, {"value", "aggregation"}),
+    "prepare_micro_batches": (prepare_micro_batches, {"data", "dp_group", "same_micro_num_in_dp"}),
     "kv_batch_get": (tq.kv_batch_get, {"keys", "partition_id", "select_fields"}),
     "kv_batch_put": (tq.kv_batch_put, {"keys", "partition_id", "fields", "tags"}),
     "kv_clear": (tq.kv_clear, {"keys", "partition_id"}),

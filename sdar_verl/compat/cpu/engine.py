@@ -1,17 +1,15 @@
-"""verl's FSDP2 engine on the CPU: the stock class for this device, without pinned memory or a loop over tokens."""
+"""verl's FSDP2 engine on the CPU: the stock class for this device, without pinned memory and with work left out."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
 
-
-def log_probs_from_logits(logits: torch.Tensor, labels: torch.Tensor, **_: object) -> torch.Tensor:
-    """Log-probabilities (nats) of `labels` ``(T,)`` under `logits` ``(T, V)``, for verl's function of this name."""
-    return -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+from sdar_verl.compat.cpu.short_rows import ShortRows, log_probs_from_logits, micro_batches
 
 
 def load_critic(local_path: str, torch_dtype: torch.dtype, model_config: Any, trust_remote_code: bool) -> Any:
@@ -53,8 +51,18 @@ def register_engine(transformer_impl: ModuleType) -> None:
             with unpinned():
                 return super()._build_fsdp_module(module)
 
-    class CpuFSDPEngine(Unpinned, transformer_impl.FSDPEngineWithLMHead):
-        """Stock FSDP2 engine; differs in frozen models' offload policy and in the kernel for log-probabilities."""
+    class CpuFSDPEngine(ShortRows, Unpinned, transformer_impl.FSDPEngineWithLMHead):
+        """Stock FSDP2 engine; differs in frozen models' offload policy, in how rows become micro-batches and inputs,
+        and in the kernel for log-probabilities.
+        """
+
+        def forward_backward_batch(self, *args, **kwargs):
+            stock = transformer_impl.prepare_micro_batches
+            transformer_impl.prepare_micro_batches = partial(micro_batches, stock)
+            try:
+                return super().forward_backward_batch(*args, **kwargs)
+            finally:
+                transformer_impl.prepare_micro_batches = stock
 
         def prepare_model_outputs(self, *args, **kwargs):
             with batched_log_probs():

@@ -1,0 +1,144 @@
+"""Rows of agents on a CPU: rows of like length together, aligned at their ends, and logits of the sampled part alone.
+
+verl mixes lengths in a micro-batch, pads rows behind, and forms logits, log-probabilities and entropies at all
+positions. Of a row of an agent nearly all is prompt, so without packing (FlashAttention's) most of that is for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.utils.torch_functional import entropy_from_logits
+
+TOKENS = 2048  # of a micro-batch, padding included: larger ones do not stay in a core's cache
+_SYNC = {"same_micro_num_in_dp"}  # for one rank it says nothing
+_FIRST = "first_kept"  # in what verl hands from a model's inputs to its outputs: our mark, and the shape of the logits
+
+
+def log_probs_from_logits(logits: torch.Tensor, labels: torch.Tensor, **_: object) -> torch.Tensor:
+    """Log-probabilities (nats) of `labels` ``(T,)`` under `logits` ``(T, V)``, for verl's function of this name."""
+    return -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+def parts_by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Row numbers in parts of at most `tokens` tokens each with padding, or of one row; every row once.
+
+    Args:
+        lengths: of each row, in tokens.
+        tokens: most that a part of several rows may have.
+    """
+    parts: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not parts or (len(parts[-1]) + 1) * lengths[row] > tokens:
+            parts.append([])
+        parts[-1].append(row)
+    return parts
+
+
+def micro_batches(stock: Callable[..., Any], data: TensorDict, dp_group: Any = None, **settings: Any) -> Any:
+    """For verl's `prepare_micro_batches`: micro-batches of rows of like length, and the row numbers of each.
+
+    `stock` decides where sizes are not verl's to choose, or where ranks must agree on their number.
+    """
+    rows = [value for value in data.values() if isinstance(value, torch.Tensor) and value.is_nested]
+    plain = data["input_ids"].is_nested and all(own.dim() == 2 and own.lengths() is None for own in rows)
+    ranks = 1 if dp_group is None else torch.distributed.get_world_size(dp_group)
+    free = tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True)
+    grouped = tu.get_non_tensor_data(data=data, key="force_group_size", default=1)
+    lengths = data["input_ids"].offsets().diff().tolist() if plain else []
+    limit = tu.get_non_tensor_data(data=data, key="max_token_len_per_gpu", default=0)
+    if ranks > 1 or not free or grouped != 1 or not plain or max(lengths) > limit or set(settings) - _SYNC:
+        return stock(data=data, dp_group=dp_group, **settings)
+    parts = parts_by_length(lengths, min(limit, TOKENS))
+    ordered = tu.index_select_tensor_dict(data, [row for part in parts for row in part])
+    batches, start = [], 0
+    for part in parts:
+        batches.append(_slice(ordered, start, start + len(part)))
+        start += len(part)
+    return batches, parts
+
+
+def _slice(data: TensorDict, start: int, end: int) -> TensorDict:
+    """Rows `start` to `end`; nested ones are views, where selecting by number would copy every row of every field."""
+    found = {}
+    for key, value in data.items():
+        if isinstance(value, torch.Tensor) and value.is_nested:
+            bounds = value.offsets()[start : end + 1]
+            lengths = bounds.diff()
+            found[key] = torch.nested.nested_tensor_from_jagged(
+                value.values()[bounds[0] : bounds[-1]],
+                bounds - bounds[0],
+                min_seqlen=int(lengths.min()),
+                max_seqlen=int(lengths.max()),  # else padding makes it as wide as all rows together
+            )
+        else:  # plain tensors and stacks by row; what all rows share has no shape
+            found[key] = value[start:end] if value.shape else value
+    return TensorDict(found, batch_size=end - start)
+
+
+class ShortRows:
+    """Mixed into verl's FSDP engine of a language model; what needs more than log-probabilities goes verl's own way."""
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As verl's, with rows that end together and logits of the columns with sampled tokens."""
+        inputs, outputs = super().prepare_model_inputs(micro_batch=micro_batch)
+        if not self._plain(micro_batch, inputs):
+            return inputs, outputs
+        row, column, ends = _places(micro_batch["input_ids"])
+        columns = inputs["input_ids"].shape[1]
+        aligned = {}
+        for name, values in (
+            ("input_ids", micro_batch["input_ids"].values()),
+            ("position_ids", micro_batch["position_ids"].values()),
+            ("attention_mask", torch.ones_like(row)),
+        ):
+            empty = torch.zeros(len(ends), columns, dtype=inputs[name].dtype)
+            aligned[name] = empty.index_put((row, column + columns - ends[row]), values.to(empty.dtype))
+        kept = int(micro_batch["responses"].offsets().diff().max()) + 1  # a token's logits stand one place before it
+        return inputs | aligned | {"logits_to_keep": kept}, outputs | {_FIRST: columns - kept}
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, Any]:
+        """Log-probabilities (nats), and entropies if asked for, nested as the rows; 0 where nothing was sampled."""
+        if _FIRST not in output_args:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        ids, lengths = micro_batch["input_ids"], micro_batch["responses"].offsets().diff()
+        row, column, ends = _places(ids)
+        at = ((column >= ends[row] - lengths[row] - 1) & (column < ends[row] - 1)).nonzero().squeeze(-1)
+        columns = int(ends.max())
+        kept = columns - output_args[_FIRST]
+        logits = output.logits[:, -kept:]  # a model may take no notice of `logits_to_keep`
+        logits = logits[row[at], column[at] + kept - ends[row[at]]]
+        if not output_args["temperature_is_one"]:
+            logits = logits / output_args["temperature"].clamp(min=1e-8).to(logits.dtype)[row[at]].unsqueeze(-1)
+        values = {"log_probs": log_probs_from_logits(logits, output_args["input_ids_rmpad_rolled"][at])}
+        if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
+            values["entropy"] = entropy_from_logits(logits)
+        return {
+            name: torch.nested.nested_tensor_from_jagged(
+                torch.zeros(len(row), dtype=value.dtype).index_put((at,), value), ids.offsets()
+            )
+            for name, value in values.items()
+        }
+
+    def _plain(self, micro_batch: TensorDict, inputs: dict[str, Any]) -> bool:
+        """Whether rows are texts of one position a token, padded, of which only log-probabilities are wanted."""
+        flags = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk")
+        if any(tu.get_non_tensor_data(data=micro_batch, key=flag, default=False) for flag in flags):
+            return False
+        packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
+        texts = set(inputs) == {"input_ids", "attention_mask", "position_ids"} and inputs["position_ids"].dim() == 2
+        return not packed and texts and "responses" in micro_batch and micro_batch["responses"].is_nested
+
+
+def _places(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Row and column of each packed token, and the length of each row."""
+    offsets = ids.offsets()
+    ends = offsets.diff()
+    row = torch.repeat_interleave(torch.arange(len(ends)), ends)
+    return row, torch.arange(int(offsets[-1])) - offsets[row], ends
