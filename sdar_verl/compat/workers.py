@@ -18,6 +18,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, T
 
 from sdar_verl.compat.exported_model import write_model
 from sdar_verl.compat.loss import SdarLoss
+from sdar_verl.compat.select_rows import rows_at_once
 from sdar_verl.core.moving_average import update_moving_average
 from sdar_verl.errors import SdarError
 
@@ -27,7 +28,11 @@ AVERAGE = "sdar_average"  # whether the teacher is a moving average
 
 
 class SdarTrainingWorker(TrainingWorker):
-    """Stock worker that asks its engine for the logits where the loss compares distributions."""
+    """Stock worker that asks its engine for the logits where the loss compares distributions; selects rows at once."""
+
+    def train_mini_batch(self, data: TensorDict) -> TensorDict:
+        with rows_at_once():
+            return super().train_mini_batch(data)
 
     def train_batch(self, data: TensorDict) -> TensorDict:
         if getattr(self.loss_fn, "needs_logits", False):
@@ -36,6 +41,7 @@ class SdarTrainingWorker(TrainingWorker):
 
     # verl finds the dispatch rule of a method on the function object
     train_batch.__dict__.update(TrainingWorker.train_batch.__dict__)
+    train_mini_batch.__dict__.update(TrainingWorker.train_mini_batch.__dict__)
 
 
 class SdarActorRolloutRefWorker(ActorRolloutRefWorker):

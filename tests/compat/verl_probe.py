@@ -80,6 +80,7 @@ CALLED = {
     "get_non_tensor_data": (tu.get_non_tensor_data, {"data", "key", "default"}),
     "list_of_dict_to_tensordict": (tu.list_of_dict_to_tensordict, set()),
     "Metric": (Metric, {"value", "aggregation"}),
+    "index_select_tensor_dict": (tu.index_select_tensor_dict, {"batch", "indices"}),
     "prepare_micro_batches": (prepare_micro_batches, {"data", "dp_group", "same_micro_num_in_dp"}),
     "kv_batch_get": (tq.kv_batch_get, {"keys", "partition_id", "select_fields"}),
     "kv_batch_put": (tq.kv_batch_put, {"keys", "partition_id", "fields", "tags"}),
