@@ -59,7 +59,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="runs side by side, each on its share of this machine's cores and GPUs (%(default)s)",
+        help="runs side by side on a CPU, each on its share of the cores (%(default)s)",
     )
     parser.add_argument("--stop-on-failure", action="store_true", help="begin no other run after one has failed")
     parser.add_argument("--dry-run", action="store_true", help="check every arm, print the runs, and start nothing")

@@ -30,11 +30,13 @@ class ArmPlan:
     Attributes:
         steps: training steps of each run.
         test_freq: steps between two evaluations.
+        device: what it runs on, ``cpu`` or ``cuda``.
         changes: keys that have another value than without the arm's overrides.
     """
 
     steps: int
     test_freq: int
+    device: str
     changes: tuple[str, ...]
 
 
@@ -91,7 +93,7 @@ def compose_arms(sweep: Sweep, out: Path) -> dict[str, ArmPlan]:
         own = dict(flat(config))
         keys = sorted(key for key in own.keys() | plain.keys() if not is_place(key))
         changes = [key for key in keys if own.get(key) != plain.get(key)]
-        plans[arm.name] = ArmPlan(*_length(arm, config["trainer"]), tuple(changes))
+        plans[arm.name] = ArmPlan(*_length(arm, config["trainer"]), config["trainer"]["device"], tuple(changes))
     return plans
 
 

@@ -40,7 +40,7 @@ def run_sweep(
     Args:
         sweep: what to run.
         out: folder of the runs, and of the games of the lab.
-        jobs: runs side by side, each on its share of this machine's cores and GPUs.
+        jobs: runs side by side, each on its share of this machine's cores; more than one on a CPU only.
         say: receives progress lines.
         stop_on_failure: do not begin another run after one has failed.
         command: from a run's overrides and folder to the command line that trains it.
@@ -54,7 +54,8 @@ def run_sweep(
         KeyboardInterrupt: stopped by the user, after the runs were ended.
     """
     out = out.expanduser().absolute()
-    plans, parts = compose_arms(sweep, out), shares(jobs)
+    plans = compose_arms(sweep, out)
+    parts = shares(jobs, plans)
     version = _lab_version(sweep)
     open_sweep(out, sweep, version)  # refuses before a lock is made in a folder of something else
     with hold(out, say) as lock:
@@ -73,7 +74,7 @@ def run_sweep(
                 waiting.put((number, arm, seed))
         at_work = Work(sweep, out, plans, found, waiting, say, command, lock, jobs, stop_on_failure)
         with ThreadPoolExecutor(jobs) as pool:
-            lanes = [pool.submit(at_work.take, part) for part in parts]
+            lanes = [pool.submit(at_work.take, cores) for cores in parts]
             try:
                 for lane in as_completed(lanes):
                     lane.result()

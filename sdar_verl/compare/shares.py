@@ -3,52 +3,29 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
+from sdar_verl.compare.composed import ArmPlan
 from sdar_verl.errors import ConfigError
 
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+Cores = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Share:
-    """What one run may use.
-
-    Attributes:
-        cores: None for all.
-        environment: variables that name its accelerators; empty where there are none, or for all.
-    """
-
-    cores: tuple[int, ...] | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def shares(jobs: int) -> list[Share]:
-    """The cores and GPUs that this process may use, in `jobs` parts of neighbours; one job is not restricted.
+def shares(jobs: int, plans: Mapping[str, ArmPlan]) -> list[Cores | None]:
+    """The cores that this process may use, in `jobs` parts of neighbours; one job keeps to none.
 
     Raises:
-        ConfigError: there are fewer cores, or fewer GPUs but some, than jobs.
+        ConfigError: there are fewer cores than jobs, or an arm runs on GPUs: there two runs of one machine would take
+            each other's weights, for verl's socket between trainer and vLLM has the same name in both.
     """
     if jobs == 1:
-        return [Share()]
-    cores, gpus = sorted(os.sched_getaffinity(0)), _gpus()
-    for name, own in (("cores", cores), ("GPUs", gpus)):
-        if 0 < len(own) < jobs:
-            raise ConfigError(f"--jobs {jobs}: there are only {len(own)} {name} to share; name at most as many jobs")
-    return [
-        Share(tuple(mine), {_VISIBLE: ",".join(own)} if gpus else {})
-        for mine, own in zip(_parts(cores, jobs), _parts(gpus, jobs), strict=True)
-    ]
-
-
-def _parts(items: list, jobs: int) -> list[list]:
-    return [items[len(items) * i // jobs : len(items) * (i + 1) // jobs] for i in range(jobs)]
-
-
-def _gpus() -> list[str]:
-    """As CUDA names them: what the variable lists, else all."""
-    if (visible := os.environ.get(_VISIBLE)) is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
+        return [None]
+    if others := sorted({own.device for own in plans.values()} - {"cpu"}):
+        raise ConfigError(
+            f"--jobs {jobs} needs platform=cpu, but trainer.device is {others[0]}: verl's runs cannot share a machine "
+            "with GPUs; make them one after the other, or in a container each and name their folders to the report"
+        )
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < jobs:
+        raise ConfigError(f"--jobs {jobs}: there are only {len(cores)} cores to share; name at most as many jobs")
+    return [tuple(cores[len(cores) * i // jobs : len(cores) * (i + 1) // jobs]) for i in range(jobs)]

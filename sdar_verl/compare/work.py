@@ -14,7 +14,7 @@ from threading import Event, Lock
 from sdar_verl.checkpoints import complete_steps
 from sdar_verl.compare import state
 from sdar_verl.compare.composed import ArmPlan, overrides, run_dir
-from sdar_verl.compare.shares import Share
+from sdar_verl.compare.shares import Cores
 from sdar_verl.compare.state import SweepState
 from sdar_verl.compare.sweep import Arm, Sweep
 from sdar_verl.guards import EXIT_CODE as STOPPED_BY_GUARD
@@ -43,8 +43,8 @@ class Work:
     full: Event = field(default_factory=Event)  # they come to their end, others do not begin
     noting: Lock = field(default_factory=Lock)
 
-    def take(self, share: Share) -> None:
-        """Train one waiting run after the other on this share."""
+    def take(self, cores: Cores | None) -> None:
+        """Train one waiting run after the other on these cores; None for all."""
         while not (self.ended.is_set() or self.full.is_set()):
             with self.noting:
                 try:
@@ -54,7 +54,7 @@ class Work:
                 left = _left(self.sweep, self.found, self.out, self.jobs)
                 self.say(f"run {number} of {len(self.sweep.runs)}: {arm.name}, seed {seed}{left}")
             try:
-                status, reason, seconds = self._train(arm, seed, share)
+                status, reason, seconds = self._train(arm, seed, cores)
             except Stopped:
                 return
             with self.noting:
@@ -64,7 +64,7 @@ class Work:
             if status == "failed" and self.stop_on_failure:
                 self.full.set()
 
-    def _train(self, arm: Arm, seed: int, share: Share) -> tuple[str, str, float | None]:
+    def _train(self, arm: Arm, seed: int, cores: Cores | None) -> tuple[str, str, float | None]:
         """One run: its status, the reason of a failure, its seconds where it was measured whole."""
 
         def tell(line: str) -> None:
@@ -99,8 +99,7 @@ class Work:
                 review=None if checkpoints else first_estimate,
                 after=after,
                 held=(self.lock,),
-                cores=share.cores,
-                environment=share.environment,
+                cores=cores,
                 stopped=self.ended.is_set,
             )
         except RunFailed as failure:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +88,6 @@ def watch(
     after: int | None = None,
     held: Sequence[int] = (),
     cores: Sequence[int] | None = None,
-    environment: Mapping[str, str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Run `arguments` until it ends and say what ``<run_dir>/metrics.jsonl`` tells; output goes to ``log.txt`` there.
@@ -103,7 +102,6 @@ def watch(
         after: step of the checkpoint that the run goes on from; the log is kept and steps up to it are not said again.
         held: open file descriptors that the run keeps open as long as it lives, such as that of a lock.
         cores: the run and all that it starts stay on these; None for all.
-        environment: variables for the run, beside those of this process.
         stopped: asked twice a second; the run is ended when it says so, for calls that no Ctrl-C reaches.
 
     Raises:
@@ -125,7 +123,7 @@ def watch(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"},
             pass_fds=tuple(held),
             start_new_session=True,  # Ctrl-C reaches it through `stop` alone, once
         )

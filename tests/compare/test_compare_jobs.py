@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_compare_run import SWEEP
+from test_compare_run import SWEEP as ANYWHERE
 
 from sdar_verl.compare import state
+from sdar_verl.compare.composed import ArmPlan
 from sdar_verl.compare.runner import run_sweep
 from sdar_verl.compare.shares import shares
 from sdar_verl.errors import ConfigError
 
+SWEEP = replace(ANYWHERE, common=(*ANYWHERE.common, "platform=cpu"))
 CORES = sorted(os.sched_getaffinity(0))
 pytestmark = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores to share")
 
@@ -25,7 +28,7 @@ import json, os, pathlib, sys, time
 run, together = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 here = run.parents[1] / "here"
 here.mkdir(exist_ok=True)
-said = {"cores": sorted(os.sched_getaffinity(0)), "pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+said = {"cores": sorted(os.sched_getaffinity(0)), "pid": os.getpid()}
 note = here / f"{run.parent.name}-{run.name}"
 note.with_suffix(".part").write_text(json.dumps(said))
 note.with_suffix(".part").rename(note.with_suffix(".json"))
@@ -56,15 +59,13 @@ def notes(out):
     return {path.stem: json.loads(path.read_text()) for path in (out / "runs/here").glob("*.json")}
 
 
-def test_two_runs_at_a_time_each_on_its_own_cores(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+def test_two_runs_at_a_time_each_on_its_own_cores(tmp_path):
     said = []
     found = run_sweep(SWEEP, tmp_path, jobs=2, say=said.append, command=training(2))
     assert {own.status for own in found.runs.values()} == {"finished"} and len(found.runs) == 4
     used = notes(tmp_path)
     first, second = used["grpo-seed-0"], used["sdar-seed-0"]  # the first two, which waited for each other
     assert sorted(first["cores"] + second["cores"]) == CORES
-    assert {first["gpus"], second["gpus"]} == {"4", "5"}
     assert {tuple(own["cores"]) for own in used.values()} == {tuple(first["cores"]), tuple(second["cores"])}
     assert state.read(tmp_path).runs == found.runs
     assert [line.split(":")[0] for line in said if line.startswith("run ")] == [f"run {n} of 4" for n in range(1, 5)]
@@ -110,16 +111,12 @@ def test_one_failure_lets_the_others_end_and_begins_no_more(tmp_path):
 
 def test_shares(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 5, 7, 8})
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [own.cores for own in shares(2)] == [(2, 3), (5, 7, 8)]
-    assert [own.environment for own in shares(2)] == [{}, {}] and shares(1)[0].cores is None
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b,GPU-c,GPU-d")
-    given = [own.environment["CUDA_VISIBLE_DEVICES"] for own in shares(2)]
-    assert given == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
-    with pytest.raises(ConfigError, match="only 4 GPUs"):
-        shares(5)
+    cpu, gpu = ArmPlan(8, 2, "cpu", ()), ArmPlan(8, 2, "cuda", ())
+    assert shares(2, {"a": cpu}) == [(2, 3), (5, 7, 8)] and shares(1, {"a": gpu}) == [None]
+    with pytest.raises(ConfigError, match="needs platform=cpu, but trainer.device is cuda"):
+        shares(2, {"a": cpu, "b": gpu})
     with pytest.raises(ConfigError, match="only 5 cores"):
-        shares(6)
+        shares(6, {"a": cpu})
 
 
 def test_too_many_jobs_start_nothing(tmp_path):
