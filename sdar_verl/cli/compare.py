@@ -74,6 +74,12 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         help="folder of `sdar compare run`, file of `sdar compare pack`, run folder, or ARM=folder; in any number",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the page goes; default: the one folder named")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        metavar="SWEEP.yaml",
+        help="show what this comparison's file asks: its arms, up to its step",
+    )
     parser.add_argument("--baseline", metavar="ARM", help="arm that the others are compared with; default: the first")
     parser.add_argument("--only", action="append", default=[], metavar="ARM", help="show this arm; may be repeated")
     parser.add_argument("--until", type=positive, metavar="STEP", help="look at no later step; default: at all")
@@ -136,22 +142,25 @@ def report(args: argparse.Namespace) -> int:
     from sdar_verl.compare.arms import split_target
     from sdar_verl.compare.pack import unpacked
     from sdar_verl.compare.page import build_comparison
+    from sdar_verl.compare.sweep import from_file
     from sdar_verl.errors import SdarError
 
     if args.out is None and (len(args.runs) > 1 or split_target(args.runs[0])[0].is_file()):
         print("sdar compare: say where the page of several folders, or of a file, goes: --out DIR", file=sys.stderr)
         return 1
     try:
+        file = from_file(args.file) if args.file else None
         with unpacked(args.runs) as targets:
             page = build_comparison(
                 targets,
                 (args.out or split_target(args.runs[0])[0]).expanduser().absolute(),
-                baseline=args.baseline,
-                only=args.only,
-                until=args.until,
+                baseline=args.baseline or (file.baseline if file else None),
+                only=args.only or ([arm.name for arm in file.arms] if file else []),
+                until=args.until or (file.until if file else None),
                 last_k=args.last_k,
                 price=args.price,
                 title=args.title,
+                about=file.about if file else "",
             )
     except SdarError as error:
         print(f"sdar compare: {error}", file=sys.stderr)

@@ -288,7 +288,15 @@ def test_texts_cannot_break_a_table():
     assert "&lt;x&gt;" in table.html and "<x>" not in table.html
 
 
-def test_the_command_knows_the_last_step(out, tmp_path, capsys):
+def test_the_command_shows_what_a_file_asks(out, tmp_path):
+    file = tmp_path / "one.yaml"
+    file.write_text("about: Is it better?\nuntil: 9\nbaseline: sdar\narms: {grpo: [method=grpo], sdar: [method=sdar]}")
+    assert main(["compare", "report", str(out), "--out", str(tmp_path), "--file", str(file)]) == 0
+    text = (tmp_path / "compare.md").read_text()
+    assert "Is it better?" in text and "Steps after 9 are left out." in text and "grpo − sdar" in text
+
+
+def test_the_command_knows_the_last_step(out, tmp_path):
     assert main(["compare", "report", str(out), "--out", str(tmp_path), "--until", "9"]) == 0
     assert {line.split(",")[2] for line in (tmp_path / "evaluations.csv").read_text().splitlines()[1:]} == {*"0369"}
 
