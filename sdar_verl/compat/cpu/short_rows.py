@@ -14,6 +14,8 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.torch_functional import entropy_from_logits
 
+from sdar_verl.compat.select_rows import select_rows
+
 TOKENS = 2048  # of a micro-batch, padding included: larger ones do not stay in a core's cache
 _SYNC = {"same_micro_num_in_dp"}  # for one rank it says nothing
 _FIRST = "first_kept"  # in what verl hands from a model's inputs to its outputs: our mark, and the shape of the logits
@@ -44,40 +46,17 @@ def micro_batches(stock: Callable[..., Any], data: TensorDict, dp_group: Any = N
 
     `stock` decides where sizes are not verl's to choose, or where ranks must agree on their number.
     """
-    rows = [value for value in data.values() if isinstance(value, torch.Tensor) and value.is_nested]
-    plain = data["input_ids"].is_nested and all(own.dim() == 2 and own.lengths() is None for own in rows)
+    ids = data["input_ids"]
+    plain = ids.is_nested and ids.lengths() is None
     ranks = 1 if dp_group is None else torch.distributed.get_world_size(dp_group)
     free = tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True)
     grouped = tu.get_non_tensor_data(data=data, key="force_group_size", default=1)
-    lengths = data["input_ids"].offsets().diff().tolist() if plain else []
+    lengths = ids.offsets().diff().tolist() if plain else []
     limit = tu.get_non_tensor_data(data=data, key="max_token_len_per_gpu", default=0)
     if ranks > 1 or not free or grouped != 1 or not plain or max(lengths) > limit or set(settings) - _SYNC:
         return stock(data=data, dp_group=dp_group, **settings)
     parts = parts_by_length(lengths, min(limit, TOKENS))
-    ordered = tu.index_select_tensor_dict(data, [row for part in parts for row in part])
-    batches, start = [], 0
-    for part in parts:
-        batches.append(_slice(ordered, start, start + len(part)))
-        start += len(part)
-    return batches, parts
-
-
-def _slice(data: TensorDict, start: int, end: int) -> TensorDict:
-    """Rows `start` to `end`; nested ones are views, where selecting by number would copy every row of every field."""
-    found = {}
-    for key, value in data.items():
-        if isinstance(value, torch.Tensor) and value.is_nested:
-            bounds = value.offsets()[start : end + 1]
-            lengths = bounds.diff()
-            found[key] = torch.nested.nested_tensor_from_jagged(
-                value.values()[bounds[0] : bounds[-1]],
-                bounds - bounds[0],
-                min_seqlen=int(lengths.min()),
-                max_seqlen=int(lengths.max()),  # else padding makes it as wide as all rows together
-            )
-        else:  # plain tensors and stacks by row; what all rows share has no shape
-            found[key] = value[start:end] if value.shape else value
-    return TensorDict(found, batch_size=end - start)
+    return [select_rows(data, part) for part in parts], parts
 
 
 class ShortRows:
