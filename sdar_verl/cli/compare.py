@@ -82,7 +82,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--baseline", metavar="ARM", help="arm that the others are compared with; default: the first")
     parser.add_argument("--only", action="append", default=[], metavar="ARM", help="show this arm; may be repeated")
-    parser.add_argument("--until", type=positive, metavar="STEP", help="look at no later step; default: at all")
+    parser.add_argument("--until", type=positive, metavar="STEP", help="look at no later step; default: at every one")
     parser.add_argument("--last-k", type=positive, default=3, metavar="K", help="evaluations averaged (%(default)s)")
     parser.add_argument("--price", type=float, metavar="P", help="of an hour of the machine, for the cost of the runs")
     parser.add_argument("--title", default="SDAR comparison", help="heading of the page")

@@ -54,7 +54,7 @@ class Lab:
     def __post_init__(self) -> None:
         for own in fields(self):
             value, least = getattr(self, own.name), 0 if own.name == "seed" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not _is_whole(value, least):
                 raise ConfigError(f"lab.{own.name} must be a whole number from {least}, got {value!r}")
 
 
@@ -88,9 +88,7 @@ class Sweep:
             raise ConfigError(f"arms need names that differ in letters and digits, got {', '.join(map(repr, names))}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds must be different whole numbers from 0, got {list(self.seeds)}")
-        if self.until is not None and (
-            isinstance(self.until, bool) or not isinstance(self.until, int) or self.until < 1
-        ):
+        if self.until is not None and not _is_whole(self.until, 1):
             raise ConfigError(f"until must be a step, a whole number from 1, got {self.until!r}")
         if not self.baseline:
             object.__setattr__(self, "baseline", names[0])
@@ -103,6 +101,10 @@ class Sweep:
     def runs(self) -> list[tuple[Arm, int]]:
         """All runs in their order: every arm of a seed before the next seed, so that a part of them is balanced."""
         return [(arm, seed) for seed in self.seeds for arm in self.arms]
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:

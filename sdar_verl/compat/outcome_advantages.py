@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1 import trainer_base
+
+from sdar_verl.compat.replaced import replaced
 
 # One number for a whole episode, from the rewards of its group. verl hands these every row, so that an episode of many
 # turns would count as many samples; for grpo alone it takes each episode's last row.
@@ -40,8 +41,7 @@ def episode_advantages(data: Any, batch_keys: list[str], adv_estimator: str, **o
     return data
 
 
-@contextmanager
-def by_episode() -> Iterator[None]:
+def by_episode() -> AbstractContextManager[None]:
     """Inside it verl's trainer has `episode_advantages` for the estimators in `BY_EPISODE`."""
     stock = trainer_base.compute_advantage_for_multi_trajectories
 
@@ -49,8 +49,4 @@ def by_episode() -> Iterator[None]:
         chosen = episode_advantages if str(getattr(adv_estimator, "value", adv_estimator)) in BY_EPISODE else stock
         return chosen(data, batch_keys=batch_keys, adv_estimator=adv_estimator, **options)
 
-    trainer_base.compute_advantage_for_multi_trajectories = compute
-    try:
-        yield
-    finally:
-        trainer_base.compute_advantage_for_multi_trajectories = stock
+    return replaced(trainer_base, "compute_advantage_for_multi_trajectories", compute)

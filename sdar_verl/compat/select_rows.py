@@ -6,12 +6,13 @@ that took a fifth of an update on a CPU, and is work of the CPU on a GPU too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+
+from sdar_verl.compat.replaced import replaced
 
 _stock = tu.index_select_tensor_dict
 
@@ -31,14 +32,9 @@ def select_rows(batch: TensorDict, indices: torch.Tensor | list[int]) -> TensorD
     return found
 
 
-@contextmanager
-def rows_at_once() -> Iterator[None]:
+def rows_at_once() -> AbstractContextManager[None]:
     """verl selects rows by `select_rows` meanwhile."""
-    tu.index_select_tensor_dict = select_rows
-    try:
-        yield
-    finally:
-        tu.index_select_tensor_dict = _stock
+    return replaced(tu, "index_select_tensor_dict", select_rows)
 
 
 def _is_simple(value: object) -> bool:

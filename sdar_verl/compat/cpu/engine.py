@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from sdar_verl.compat.cpu.short_rows import ShortRows, log_probs_from_logits, micro_batches
+from sdar_verl.compat.replaced import replaced
 
 
 def load_critic(local_path: str, torch_dtype: torch.dtype, model_config: Any, trust_remote_code: bool) -> Any:
@@ -25,30 +25,12 @@ def register_engine(transformer_impl: ModuleType) -> None:
     """Register FSDP2 engines for policies and critics on device ``cpu``; `transformer_impl` is verl's engine module."""
     from verl.workers.engine.base import EngineRegistry
 
-    stock_policy = transformer_impl.CPUOffloadPolicy
-
-    @contextmanager
-    def unpinned():
-        # Pinned memory needs an accelerator; verl asks for it whenever a reference model is built.
-        transformer_impl.CPUOffloadPolicy = lambda pin_memory=False: stock_policy(pin_memory=False)
-        try:
-            yield
-        finally:
-            transformer_impl.CPUOffloadPolicy = stock_policy
-
-    @contextmanager
-    def batched_log_probs():
-        # Without FlashAttention's kernel verl takes the log-sum-exp of one token at a time, which is slow on a CPU.
-        stock = transformer_impl.logprobs_from_logits
-        transformer_impl.logprobs_from_logits = log_probs_from_logits
-        try:
-            yield
-        finally:
-            transformer_impl.logprobs_from_logits = stock
+    policy = transformer_impl.CPUOffloadPolicy
 
     class Unpinned:
         def _build_fsdp_module(self, module):
-            with unpinned():
+            # Pinned memory needs an accelerator; verl asks for it whenever a reference model is built.
+            with replaced(transformer_impl, "CPUOffloadPolicy", lambda pin_memory=False: policy(pin_memory=False)):
                 return super()._build_fsdp_module(module)
 
     class CpuFSDPEngine(ShortRows, Unpinned, transformer_impl.FSDPEngineWithLMHead):
@@ -57,15 +39,13 @@ def register_engine(transformer_impl: ModuleType) -> None:
         """
 
         def forward_backward_batch(self, *args, **kwargs):
-            stock = transformer_impl.prepare_micro_batches
-            transformer_impl.prepare_micro_batches = partial(micro_batches, stock)
-            try:
+            short = partial(micro_batches, transformer_impl.prepare_micro_batches)
+            with replaced(transformer_impl, "prepare_micro_batches", short):
                 return super().forward_backward_batch(*args, **kwargs)
-            finally:
-                transformer_impl.prepare_micro_batches = stock
 
         def prepare_model_outputs(self, *args, **kwargs):
-            with batched_log_probs():
+            # Without FlashAttention's kernel verl takes the log-sum-exp of one token at a time, which is slow on a CPU.
+            with replaced(transformer_impl, "logprobs_from_logits", log_probs_from_logits):
                 return super().prepare_model_outputs(*args, **kwargs)
 
     class CpuCriticEngine(Unpinned, transformer_impl.FSDPEngineWithValueHead):
@@ -74,11 +54,8 @@ def register_engine(transformer_impl: ModuleType) -> None:
         def _build_module(self):
             import verl.utils.model as models
 
-            stock, models.load_valuehead_model = models.load_valuehead_model, load_critic
-            try:
+            with replaced(models, "load_valuehead_model", load_critic):
                 return super()._build_module()
-            finally:
-                models.load_valuehead_model = stock
 
     EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device="cpu")(CpuFSDPEngine)
     EngineRegistry.register(model_type="value_model", backend=["fsdp2"], device="cpu")(CpuCriticEngine)

@@ -18,7 +18,7 @@ from sdar_verl.compat.select_rows import select_rows
 
 TOKENS = 2048  # of a micro-batch, padding included: larger ones do not stay in a core's cache
 _SYNC = {"same_micro_num_in_dp"}  # for one rank it says nothing
-_FIRST = "first_kept"  # in what verl hands from a model's inputs to its outputs: our mark, and the shape of the logits
+_SAMPLED = "sampled"  # in what verl hands from a model's inputs to its outputs: where tokens were sampled
 
 
 def log_probs_from_logits(logits: torch.Tensor, labels: torch.Tensor, **_: object) -> torch.Tensor:
@@ -67,40 +67,40 @@ class ShortRows:
         inputs, outputs = super().prepare_model_inputs(micro_batch=micro_batch)
         if not self._plain(micro_batch, inputs):
             return inputs, outputs
-        row, column, ends = _places(micro_batch["input_ids"])
-        columns = inputs["input_ids"].shape[1]
+        offsets = micro_batch["input_ids"].offsets()
+        lengths, responses = offsets.diff(), micro_batch["responses"].offsets().diff()
+        row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        column = torch.arange(len(row)) - offsets[1:][row]  # from the end: -1 is a row's last token
         aligned = {}
         for name, values in (
             ("input_ids", micro_batch["input_ids"].values()),
             ("position_ids", micro_batch["position_ids"].values()),
             ("attention_mask", torch.ones_like(row)),
         ):
-            empty = torch.zeros(len(ends), columns, dtype=inputs[name].dtype)
-            aligned[name] = empty.index_put((row, column + columns - ends[row]), values.to(empty.dtype))
-        kept = int(micro_batch["responses"].offsets().diff().max()) + 1  # a token's logits stand one place before it
-        return inputs | aligned | {"logits_to_keep": kept}, outputs | {_FIRST: columns - kept}
+            empty = torch.zeros_like(inputs[name])
+            aligned[name] = empty.index_put((row, column), values.to(empty.dtype))
+        # a token's logits stand one place before it
+        at = ((column >= -responses[row] - 1) & (column < -1)).nonzero().squeeze(-1)
+        kept = {"logits_to_keep": int(responses.max()) + 1}
+        return inputs | aligned | kept, outputs | {_SAMPLED: (at, row[at], column[at])}
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, Any]:
         """Log-probabilities (nats), and entropies if asked for, nested as the rows; 0 where nothing was sampled."""
-        if _FIRST not in output_args:
+        if _SAMPLED not in output_args:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        ids, lengths = micro_batch["input_ids"], micro_batch["responses"].offsets().diff()
-        row, column, ends = _places(ids)
-        at = ((column >= ends[row] - lengths[row] - 1) & (column < ends[row] - 1)).nonzero().squeeze(-1)
-        columns = int(ends.max())
-        kept = columns - output_args[_FIRST]
-        logits = output.logits[:, -kept:]  # a model may take no notice of `logits_to_keep`
-        logits = logits[row[at], column[at] + kept - ends[row[at]]]
+        at, row, column = output_args[_SAMPLED]
+        logits = output.logits[row, column]  # from the end, for a model may take no notice of `logits_to_keep`
         if not output_args["temperature_is_one"]:
-            logits = logits / output_args["temperature"].clamp(min=1e-8).to(logits.dtype)[row[at]].unsqueeze(-1)
+            logits = logits / output_args["temperature"].clamp(min=1e-8).to(logits.dtype)[row].unsqueeze(-1)
         values = {"log_probs": log_probs_from_logits(logits, output_args["input_ids_rmpad_rolled"][at])}
         if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
             values["entropy"] = entropy_from_logits(logits)
+        ids = micro_batch["input_ids"]
         return {
             name: torch.nested.nested_tensor_from_jagged(
-                torch.zeros(len(row), dtype=value.dtype).index_put((at,), value), ids.offsets()
+                torch.zeros(len(ids.values()), dtype=value.dtype).index_put((at,), value), ids.offsets()
             )
             for name, value in values.items()
         }
@@ -113,11 +113,3 @@ class ShortRows:
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
         texts = set(inputs) == {"input_ids", "attention_mask", "position_ids"} and inputs["position_ids"].dim() == 2
         return not packed and texts and "responses" in micro_batch and micro_batch["responses"].is_nested
-
-
-def _places(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Row and column of each packed token, and the length of each row."""
-    offsets = ids.offsets()
-    ends = offsets.diff()
-    row = torch.repeat_interleave(torch.arange(len(ends)), ends)
-    return row, torch.arange(int(offsets[-1])) - offsets[row], ends
