@@ -71,7 +71,8 @@ class TeacherForward:
         logits = _forward(self.engine, batch, at)
         if self.policy is None:
             return logits
-        return logits.lerp_(_forward(self.policy, batch, at).to(logits), self.mix)
+        # in float32: a small share of half-precision logits would be rounded away
+        return logits.float().mul_(1 - self.mix).add_(_forward(self.policy, batch, at), alpha=self.mix)
 
 
 def _forward(engine: Any, batch: Any, at: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, TrainingWorkerConfig
 
 from sdar_verl.compat.exported_model import write_model
+from sdar_verl.compat.kept_logits import logits_kept
 from sdar_verl.compat.loss import SdarLoss
 from sdar_verl.compat.select_rows import rows_at_once
 from sdar_verl.core.moving_average import update_moving_average
@@ -35,9 +36,11 @@ class SdarTrainingWorker(TrainingWorker):
             return super().train_mini_batch(data)
 
     def train_batch(self, data: TensorDict) -> TensorDict:
-        if getattr(self.loss_fn, "needs_logits", False):
-            tu.assign_non_tensor(data, distillation_use_topk=True)
-        return super().train_batch(data)
+        if not getattr(self.loss_fn, "needs_logits", False):
+            return super().train_batch(data)
+        tu.assign_non_tensor(data, distillation_use_topk=True)
+        with logits_kept():
+            return super().train_batch(data)
 
     # verl finds the dispatch rule of a method on the function object
     train_batch.__dict__.update(TrainingWorker.train_batch.__dict__)

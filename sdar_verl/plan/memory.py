@@ -214,14 +214,14 @@ def _bytes_per_logit(job: Job) -> int:
     """Bytes of an update for each token and word.
 
     The logits in the computing type; flash attention's cross entropy writes its gradient over them, unless entropy
-    needs them too. Then each of the two has a gradient of its own, and without a compiled kernel entropy keeps the
-    softmax and works on two more float32 tensors.
+    or a divergence of whole distributions needs them too. Then each has a gradient of its own (they are added up, so
+    two at a time), and without a compiled kernel entropy keeps the softmax and works on two more float32 tensors.
     """
     one = job.compute_bytes
     scaled = 0 if job.unit_temperature else one
-    if not job.entropy:
-        return one + scaled
-    return 2 * one + scaled + (one if job.compiled else EAGER_ENTROPY)
+    if job.entropy and not job.compiled:
+        return 2 * one + scaled + EAGER_ENTROPY
+    return (3 if job.entropy or job.distribution else 1) * one + scaled
 
 
 def _distributions(job: Job) -> float:

@@ -82,16 +82,20 @@ def test_a_batch_without_privileged_prompts_is_refused():
         teacher.divergence(torch.zeros(1, 8, 8), data)
 
 
-@pytest.mark.parametrize("mix", [0.2, 0.9])
-def test_a_trust_region_mixes_the_logits(mix):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mix", [0.02, 0.9])
+def test_a_trust_region_mixes_the_logits(mix, dtype):
+    """A small share of half-precision logits is not rounded away."""
     generator = torch.Generator().manual_seed(0)
-    student, frozen, policy = (torch.randn(8, 8, generator=generator) for _ in range(3))
+    student, frozen = (torch.randn(8, 8, generator=generator) for _ in range(2))
+    frozen = (20 * frozen).to(dtype)
+    policy = frozen + torch.randn(8, 8, generator=generator).to(dtype)
     data = micro_batch([[1, 0, 1], [1, 1]])
     config = DistillationConfig(divergence="full", alpha=0.0, gate="none")
     teacher = TeacherForward(Engine(frozen.clone()), config, policy=Engine(policy), mix=mix)
     packed = student[torch.tensor([1, 2, 2, 3, 1, 3, 4, 0])]
     found = teacher.divergence(packed.unsqueeze(0), data)[0]
-    mixed = (1 - mix) * frozen + mix * policy
+    mixed = (1 - mix) * frozen.float() + mix * policy.float()
     expected = distribution_divergence(student[[2, 3, 3, 4]], mixed[[7, 3, 5, 4]], 0.0)
     torch.testing.assert_close(found[[1, 3, 5, 6]], expected)
 

@@ -55,7 +55,8 @@ def test_logits_by_what_is_computed_from_them():
         return memory.estimate(job, 80 * GIB).phases["update"].get("logits", 0) / (job.model.vocab * job.update_tokens)
 
     assert per_number(entropy=False) == 2  # the cross entropy's gradient takes the place of the logits
-    assert per_number() == 6
+    assert per_number(entropy=False, distribution=True, teacher="actor") == 6  # three, of which each needs its own
+    assert per_number() == per_number(distribution=True, teacher="actor") == 6
     assert per_number(compiled=False) == 16
     assert per_number(unit_temperature=False) == 8
     assert per_number(fused=True) == 0
