@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from sdar_envs.base import TaskRef
 
+from sdar_verl.config_diff import differences
 from sdar_verl.errors import SdarError
 from sdar_verl.evaluation.files import write_atomic
 from sdar_verl.evaluation.panel import Panel
@@ -99,6 +100,34 @@ def read_manifest(run: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ManifestError(f"{path} is no JSON object")
     return content
+
+
+def earlier_starts(before: Mapping[str, Any], now: Mapping[str, Any], step: int | None) -> list[dict[str, Any]]:
+    """The starts that a run had before this one, oldest first, as its manifest keeps them under ``earlier``.
+
+    Args:
+        before: the manifest of the last start.
+        now: the one of this start.
+        step: that this start goes on from; None where the user named a checkpoint.
+
+    Returns:
+        For each start when it was (``started``), the step up to which it counts (``until_step``), and what the next one
+        changed: settings, packages, code, data and cores by dotted keys, as ``[before, after]`` (``changed``).
+    """
+    found = differences(_made_of(before), _made_of(now))
+    changed = {key: list(values) for key, values in found.items() if key != "trainer.resume_mode"}
+    own = {"started": before.get("started"), "until_step": step, "changed": changed}
+    return [*before.get("earlier", ()), own]
+
+
+def _made_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {
+        "package": manifest.get("packages"),
+        "git": manifest.get("git"),
+        "data_hash": manifest.get("data"),
+        "machine": {"cores": manifest.get("cores")},
+    }
+    return {**(manifest.get("config") or {}), **{name: part or {} for name, part in parts.items()}}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

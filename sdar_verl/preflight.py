@@ -91,5 +91,6 @@ def require_resources(needed: Mapping[str, float], available: Mapping[str, float
         raise PreflightError(
             f"the Ray cluster is too small: {listing}",
             "add nodes, join another cluster, "
-            "or lower trainer.n_gpus_per_node, trainer.nnodes or the number of agent workers",
+            "or lower trainer.n_gpus_per_node, trainer.nnodes, actor_rollout_ref.rollout.agent.num_workers or "
+            "transfer_queue.backend.SimpleStorage.num_data_storage_units",
         )

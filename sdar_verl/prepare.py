@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sdar_verl.data import load_panel
 from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.manifest import FILE as MANIFEST
-from sdar_verl.manifest import ManifestError, build_manifest, data_hash, write_manifest
+from sdar_verl.manifest import ManifestError, build_manifest, data_hash, earlier_starts, read_manifest, write_manifest
 from sdar_verl.redaction import check_secrets, redact
 from sdar_verl.rehearsal import rehearse
 from sdar_verl.requirements import check_backbone, check_checkpoints, check_teacher
@@ -63,13 +64,14 @@ def prepare(config: DictConfig) -> None:
     check_checkpoints(plain, settings)
     root = Path(trainer["default_local_dir"])
     identity = restore(run_dir, root, settings.checkpoints, resume_mode=trainer["resume_mode"])
-    skills = _check_skills(settings, goes_on=_goes_on(plain, settings)) if settings.uses_skills else None
+    before = _earlier_start(plain, settings)
+    skills = _check_skills(settings, goes_on=before is not None) if settings.uses_skills else None
     tokenizer = _check_model(plain)
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
     if settings.distillation is not None and settings.teacher.placement == "remote":
         length = plain["actor_rollout_ref"]["rollout"]["response_length"]
-        resumed = _goes_on(plain, settings) and (run_dir / FINGERPRINT_FILE).exists()
+        resumed = before is not None and (run_dir / FINGERPRINT_FILE).exists()
         check_remote_teacher(settings, tokenizer, length, resumed=resumed)
     template_kwargs = plain["data"]["apply_chat_template_kwargs"] or {}
     rehearse(settings, tokenizer, template_kwargs, plain["data"]["max_prompt_length"], skills)
@@ -93,7 +95,13 @@ def prepare(config: DictConfig) -> None:
     if skills is not None:
         keep_skills(run_dir, skills.all())
     identity.write(run_dir)
-    _write_manifest(plain, settings, panel, run_dir, skills)
+    manifest = _manifest(plain, settings, panel, skills)
+    if before is not None:
+        manifest["earlier"] = earlier_starts(before, manifest, step)
+        if changed := manifest["earlier"][-1]["changed"]:
+            lines = (f"\n  {key}: {old} -> {new}" for key, (old, new) in changed.items())
+            print(f"[sdar] what is not as it was when the run last started:{''.join(lines)}", flush=True)
+    write_manifest(run_dir, manifest)
 
 
 def redacted(config: DictConfig) -> DictConfig:
@@ -101,17 +109,17 @@ def redacted(config: DictConfig) -> DictConfig:
     return OmegaConf.create(redact(OmegaConf.to_container(config, resolve=False)))
 
 
-def _goes_on(plain: dict[str, Any], settings: Settings) -> bool:
-    """Whether a started run is resumed, so that what it was made of is settled."""
-    trainer = plain["trainer"]
-    if trainer["resume_mode"] == "disable" or not (Path(settings.run_dir) / MANIFEST).exists():
-        return False
-    return trainer["resume_mode"] != "auto" or bool(complete_steps(Path(trainer["default_local_dir"])))
+def _earlier_start(plain: dict[str, Any], settings: Settings) -> dict[str, Any] | None:
+    """The manifest of the started run that is resumed, so that what it was made of is settled; None for a new one."""
+    trainer, run_dir = plain["trainer"], Path(settings.run_dir)
+    if trainer["resume_mode"] == "disable" or not (run_dir / MANIFEST).exists():
+        return None
+    if trainer["resume_mode"] == "auto" and not complete_steps(Path(trainer["default_local_dir"])):
+        return None
+    return read_manifest(run_dir)
 
 
-def _write_manifest(
-    plain: dict[str, Any], settings: Settings, panel: Panel, run_dir: Path, skills: SkillStore | None
-) -> None:
+def _manifest(plain: dict[str, Any], settings: Settings, panel: Panel, skills: SkillStore | None) -> dict[str, Any]:
     env = settings.env
     family = registry.get(env.name)
     actor = plain["actor_rollout_ref"]["actor"]
@@ -128,8 +136,7 @@ def _write_manifest(
             "skills": settings.skills.seed,
         },
     )
-    manifest["method"] = settings.method
-    write_manifest(run_dir, manifest)
+    return manifest | {"method": settings.method}
 
 
 def _check_machine(plain: dict[str, Any], settings: Settings) -> None:
@@ -141,13 +148,16 @@ def _check_machine(plain: dict[str, Any], settings: Settings) -> None:
     preflight.require_disk(trainer["default_local_dir"], DISK_GIB)
     preflight.require_shared_memory(SHARED_GIB)
     preflight.require_open_files(OPEN_FILES)
-    if init["address"] == "local" and init["num_cpus"] is not None:
-        storage = plain["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]
+    if init["address"] == "local":
         # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
-        needed = 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"] + storage
+        needed = plain["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]
+        if init["num_cpus"] is not None:
+            needed += 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"]
+        else:  # the machine's own: what is held all the time, and one to place the others with
+            needed += 3 + 3 * trainer["n_gpus_per_node"]
         if settings.distillation is not None and settings.teacher.placement == "server":
             needed += settings.teacher.server.replicas
-        preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"]})
+        preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"] or os.cpu_count() or 1})
 
 
 def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:
@@ -161,14 +171,17 @@ def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:
             f"sdar.teacher.max_prompt_length={settings.teacher.max_prompt_length} is below data.max_prompt_length="
             f"{rollout['prompt_length']}; a privileged prompt is never shorter than the student's"
         )
-    teacher = settings.teacher
-    by_workers = teacher.placement in ("actor", "ref") or (teacher.served and teacher.remote.on_failure == "fallback")
-    if by_workers and actor["use_dynamic_bsz"] and rollout["log_prob_max_token_len_per_gpu"] < longest:
-        raise ConfigError(
-            f"a privileged row may have {longest} tokens, more than rollout.log_prob_max_token_len_per_gpu="
-            f"{rollout['log_prob_max_token_len_per_gpu']}; raise it (actor.ppo_max_token_len_per_gpu) or lower "
-            "sdar.teacher.max_prompt_length"
-        )
+    teacher, ref = settings.teacher, plain["actor_rollout_ref"]["ref"]
+    scorers = {"rollout": (rollout, actor)} if teacher.placement == "actor" else {}
+    if teacher.placement == "ref" or (teacher.served and teacher.remote.on_failure == "fallback"):
+        scorers["ref"] = (ref, ref)
+    for name, (limits, engine) in scorers.items():
+        allowed = limits["log_prob_max_token_len_per_gpu"] * (engine.get("ulysses_sequence_parallel_size") or 1)
+        if limits["log_prob_use_dynamic_bsz"] and allowed < longest:
+            raise ConfigError(
+                f"a privileged row may have {longest} tokens, more than {name}.log_prob_max_token_len_per_gpu allows: "
+                f"{allowed}; raise it (actor.ppo_max_token_len_per_gpu) or lower sdar.teacher.max_prompt_length"
+            )
     if settings.teacher.prompt_placement not in placements.names():
         raise ConfigError(
             f"sdar.teacher.prompt_placement={settings.teacher.prompt_placement!r} is unknown; known: "

@@ -25,11 +25,32 @@ def check_backbone(plain: dict[str, Any], settings: Settings) -> None:
             "algorithm.adv_estimator=grpo_vectorized always divides by the standard deviation; set adv_estimator=grpo "
             "for algorithm.norm_adv_by_std_in_grpo=false"
         )
-    bypass = (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False)
-    if bypass and settings.distillation is not None and "entropy" in settings.distillation.needs:
+    if settings.rows == "step" and plain["algorithm"]["use_kl_in_reward"] and estimator != "gae":
         raise ConfigError(
-            f"sdar.distillation.gate={settings.distillation.gate} needs the actor's entropy, which "
-            "algorithm.rollout_correction.bypass_mode=true never computes; set it to false or choose another gate"
+            f"algorithm.use_kl_in_reward=true takes the KL off each turn's own reward, of which {estimator} reads the "
+            "last turn's alone; set it to false and actor_rollout_ref.actor.use_kl_loss=true, or sdar.rows=trajectory"
+        )
+    if (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False):
+        _check_bypass(settings)
+
+
+def _check_bypass(settings: Settings) -> None:
+    """In this mode the old log-probabilities are the rollout engine's, and the actor scores nothing beforehand."""
+    found = settings.distillation
+    if found is None:
+        return
+    reasons = {
+        f"sdar.distillation.gate={found.gate} needs the actor's entropy, which it never computes": (
+            "entropy" in found.needs
+        ),
+        "sdar.distillation.place=advantage takes the gap to the old log-probabilities": found.place == "advantage",
+        "sdar.distillation.gate_baseline=mean likewise": found.gate_baseline == "mean",
+        "sdar.teacher.placement=rollout adds its gap to them": settings.teacher.placement == "rollout",
+    }
+    if wrong := [reason for reason, holds in reasons.items() if holds]:
+        raise ConfigError(
+            "algorithm.rollout_correction.bypass_mode=true takes the rollout engine's log-probabilities for the "
+            f"actor's, and {'; '.join(wrong)}; set it to false"
         )
 
 

@@ -10,7 +10,15 @@ from sdar_envs.base import TaskRef
 
 from sdar_verl import manifest as module
 from sdar_verl.evaluation.panel import Panel
-from sdar_verl.manifest import ManifestError, build_manifest, config_hash, data_hash, read_manifest, write_manifest
+from sdar_verl.manifest import (
+    ManifestError,
+    build_manifest,
+    config_hash,
+    data_hash,
+    earlier_starts,
+    read_manifest,
+    write_manifest,
+)
 from sdar_verl.redaction import HIDDEN, redact
 
 
@@ -54,6 +62,29 @@ def test_nothing_is_left_half_written(tmp_path):
     with pytest.raises(ValueError):
         write_manifest(tmp_path, {"x": float("nan")})
     assert os.listdir(tmp_path) == ["manifest.json"] and read_manifest(tmp_path) == {"x": 1}
+
+
+def test_every_start_of_a_run_is_kept_with_what_it_changed():
+    first = {"started": "monday", "config": {"a": {"lr": 1, "seed": 0}, "run_dir": "x"}, "git": None, "cores": 1}
+    second = {
+        "started": "tuesday",
+        "config": {"a": {"lr": 2, "seed": 0}, "run_dir": "y", "trainer": {"resume_mode": "auto"}},
+        "git": {"commit": "c"},
+        "packages": {"torch": "2"},
+        "data": {"train": "d"},
+        "cores": 2,
+    }
+    second["earlier"] = earlier_starts(first, second, 4)
+    changed = {
+        "a.lr": ["1", "2"],
+        "git.commit": ["absent", "c"],
+        "package.torch": ["absent", "2"],
+        "data_hash.train": ["absent", "d"],
+        "machine.cores": ["1", "2"],
+    }
+    assert second["earlier"] == [{"started": "monday", "until_step": 4, "changed": changed}]
+    third = earlier_starts(second, second, None)
+    assert third == [*second["earlier"], {"started": "tuesday", "until_step": None, "changed": {}}]
 
 
 def test_config_hash_sees_values_not_order_nor_secrets():

@@ -83,6 +83,22 @@ REFUSED = {
         ["sdar.distillation.gate=entropy", "algorithm.rollout_correction.bypass_mode=true"],
         "never computes",
     ),
+    "a gap to the rollout's log-probabilities": (
+        ["method=rlsd", "algorithm.rollout_correction.bypass_mode=true"],
+        r"bypass_mode=true .*place=advantage takes the gap to the old log-probabilities; set it to false",
+    ),
+    "a KL that one turn alone would pay": (
+        ["algorithm.use_kl_in_reward=true"],
+        "grpo reads the last turn's alone; set it to false",
+    ),
+    "a reference model too small for privileged rows": (
+        [
+            "sdar.teacher.placement=ref",
+            "actor_rollout_ref.actor.use_kl_loss=true",
+            "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=2011",
+        ],
+        r"2012 tokens, more than ref\.log_prob_max_token_len_per_gpu allows: 2011",
+    ),
     "a moving average in bfloat16, with a KL term": (
         [
             "sdar.teacher.placement=ref",
@@ -141,6 +157,10 @@ REFUSED = {
     "no such skills": (["sdar.skills.store=nothing"], "sdar.skills: .*nothing"),
     "no ranks": (["trainer.n_gpus_per_node=0"], "at least 1|n_gpus"),
     "a Ray cluster too small": (["ray_kwargs.ray_init.num_cpus=4"], r"CPU \d+ needed, 4 there"),
+    "a machine too small": (
+        ["ray_kwargs.ray_init.num_cpus=null", "transfer_queue.backend.SimpleStorage.num_data_storage_units=9999"],
+        r"CPU 10005 needed, .*num_data_storage_units",
+    ),
     "a run that cannot go on": (["sdar.run_dir={started}"], "without a complete checkpoint"),
 }
 
@@ -231,6 +251,7 @@ def said(places):
     save_checkpoint(places["root"] / "again" / "checkpoints" / "global_step_3")
     cases["began"] = [*again, "trainer.resume_mode=disable"]
     cases["goes on"] = again
+    cases["goes on faster"] = [*again, "actor_rollout_ref.actor.optim.lr=2e-5"]
     cases["goes on with other skills"] = [*again, "sdar.skills.store=alfworld"]
     cases["entropy"] = [*base, f"sdar.run_dir={places['root'] / 'entropy'}", "sdar.distillation.gate=entropy"]
     for number, (name, (overrides, _)) in enumerate(REFUSED.items()):
@@ -245,7 +266,7 @@ def said(places):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]) | {"printed": done.stdout}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -272,13 +293,24 @@ def test_the_tasks_own_solutions_need_no_skills(said, places):
 
 
 def test_a_run_goes_on_with_the_skills_that_it_began_with(said, places):
-    assert said["began"] is None and said["goes on"] is None
+    assert said["began"] is None and said["goes on"] is None and said["goes on faster"] is None
     assert re.search(r"(?s)ConfigError: sdar.skills: .*cannot go on with the skills", said["goes on with other skills"])
     run = places["root"] / "again"
     pins = json.loads((run / "manifest.json").read_text())["skills"]
     shipped = [{"id": s.id, "version": s.version, "hash": s.content_hash} for s in open_store("alfworld_tiny").all()]
     assert pins == shipped
     assert open_store(run / "skills").all() == open_store("alfworld_tiny").all()
+
+
+def test_a_run_that_goes_on_says_what_is_not_as_it_was(said, places):
+    earlier = json.loads((places["root"] / "again" / "manifest.json").read_text())["earlier"]
+    assert [(start["until_step"], start["changed"]) for start in earlier] == [
+        (3, {}),
+        (3, {"actor_rollout_ref.actor.optim.lr": ["1e-06", "2e-05"]}),
+    ]
+    assert "earlier" not in json.loads((places["root"] / "run" / "manifest.json").read_text())
+    assert said["printed"].count("not as it was") == 1
+    assert "\n  actor_rollout_ref.actor.optim.lr: 1e-06 -> 2e-05\n" in said["printed"]
 
 
 def test_a_gate_that_needs_entropy_makes_the_actor_compute_it(said, places):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdar_verl.cli.arguments import positive
+
+if TYPE_CHECKING:
+    from sdar_verl.compare.sweep import Sweep
 
 
 class _Intermixed(argparse.ArgumentParser):
@@ -154,7 +158,7 @@ def report(args: argparse.Namespace) -> int:
             page = build_comparison(
                 targets,
                 (args.out or split_target(args.runs[0])[0]).expanduser().absolute(),
-                baseline=args.baseline or (file.baseline if file else None),
+                baseline=args.baseline or _baseline(file, args.only),
                 only=args.only or ([arm.name for arm in file.arms] if file else []),
                 until=args.until or (file.until if file else None),
                 last_k=args.last_k,
@@ -167,6 +171,11 @@ def report(args: argparse.Namespace) -> int:
         return 1
     print(f"page: {page.resolve()}")
     return 0
+
+
+def _baseline(file: Sweep | None, only: Sequence[str]) -> str | None:
+    """The arm that a comparison's file compares with, if it is among those asked for."""
+    return file.baseline if file is not None and (not only or file.baseline in only) else None
 
 
 def pack(args: argparse.Namespace) -> int:

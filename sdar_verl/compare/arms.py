@@ -91,10 +91,11 @@ def load(
     if not entries:
         why = {f"{own.status}{': ' + own.reason if own.reason else ''}" for own in found.pending}
         raise ReportError(f"none of the {len(found.pending)} runs has measured anything yet ({'; '.join(sorted(why))})")
-    runs = load_runs([folder for folder, _ in entries], tokens=False)
+    runs = load_runs([folder for folder, _ in entries], tokens=False, until=until)
     found.arms = _grouped(runs, [own for _, own in entries])
-    if until is not None:
-        _cut(found.arms, until)
+    if any(run.cut for run in runs):  # nobody measured how long these took up to there, so none can be compared
+        for arm in found.arms:
+            arm.seconds.clear()
     _choose(found, only)
     names = [arm.name for arm in found.arms]
     if baseline is not None and baseline not in names:
@@ -106,21 +107,11 @@ def load(
     found.warnings += [
         f"{own['arm']}, seed {own['seed']}, {own['status']}{': ' + own['reason'] if own['reason'] else ''}; "
         "what it measured until then is shown"
-        for _, own in entries
-        if own.get("status") in ("failed", "stopped")
+        for run, (_, own) in zip(runs, entries, strict=True)
+        if own.get("status") in ("failed", "stopped") and not run.cut
     ]
     found.warnings += doubts(found)
     return found
-
-
-def _cut(arms: Sequence[ArmRuns], until: int) -> None:
-    """Forget the steps after `until`, and how long runs took that made any."""
-    for arm in arms:
-        for seed, run in arm.runs.items():
-            if max([0, *run.metrics, *run.validation]) > until:
-                arm.seconds.pop(seed, None)
-            run.metrics = {step: own for step, own in run.metrics.items() if step <= until}
-            run.validation = {step: own for step, own in run.validation.items() if step <= until}
 
 
 def _require(names: Sequence[str], known: set[str]) -> None:

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdar_verl.compare.sweep import Arm, Sweep
+from sdar_verl.config_diff import differences
 from sdar_verl.errors import ConfigError, SdarError
 from sdar_verl.methods import composed
 from sdar_verl.quickstart import models
 from sdar_verl.quickstart.plan import load_plan
 from sdar_verl.redaction import check_secrets
-from sdar_verl.report.origin import flat, is_place
 from sdar_verl.runs import lab
 from sdar_verl.runs.command import assignments, seeds
 from sdar_verl.settings import Settings
@@ -76,7 +76,7 @@ def compose_arms(sweep: Sweep, out: Path) -> dict[str, ArmPlan]:
             it trains, evaluates nothing, or evaluates something else than the first; the message names the arm.
     """
     seed, plans, first = sweep.seeds[0], {}, None
-    plain = dict(flat(_compose("what all arms share", overrides(sweep, out, Arm("base", ()), seed))))
+    plain = _compose("what all arms share", overrides(sweep, out, Arm("base", ()), seed))
     for arm in sweep.arms:
         config = _compose(f"arm {arm.name}", overrides(sweep, out, arm, seed))
         try:
@@ -90,10 +90,11 @@ def compose_arms(sweep: Sweep, out: Path) -> dict[str, ArmPlan]:
                 "numbers of different panels cannot be compared"
             )
         first = evaluated
-        own = dict(flat(config))
-        keys = sorted(key for key in own.keys() | plain.keys() if not is_place(key))
-        changes = [key for key in keys if own.get(key) != plain.get(key)]
-        plans[arm.name] = ArmPlan(*_length(arm, config["trainer"]), config["trainer"]["device"], tuple(changes))
+        steps, every = _length(arm, config["trainer"])
+        if sweep.until is not None and sweep.until < every:
+            raise ConfigError(f"arm {arm.name}: nothing is evaluated until step {sweep.until}; the first is {every}")
+        changes = tuple(differences(plain, config))
+        plans[arm.name] = ArmPlan(steps, every, config["trainer"]["device"], changes)
     return plans
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sdar_verl.report.origin import flat, is_place
+from sdar_verl.config_diff import flat, is_place
 from sdar_verl.report.run import Run
 from sdar_verl.runs.command import seeds as seed_settings
 

@@ -40,7 +40,7 @@ class Signal:
 SIGNALS = (
     Signal("entropy, nats a token", "actor/entropy", "{:.4f}"),
     Signal("KL to the reference, nats a token", "actor/kl_loss", "{:.5f}"),
-    Signal("KL of an update, nats a token", "actor/ppo_kl", "{:.4f}"),
+    Signal("KL of an update, nats a token, mean of micro-batches", "actor/ppo_kl", "{:.4f}"),
     Signal("gap, nats", "sdar/gap_mean", "{:+.4f}"),
     Signal("gate", "sdar/gate_mean", "{:.3f}"),
     Signal("gate above one half", "sdar/gate_active_ratio", "{:.1%}"),

@@ -49,7 +49,7 @@ class _Shown:
     @property
     def warnings(self) -> list[str]:
         waiting = [f"{own.arm}, seed {own.seed}: {own.reason or 'nothing measured yet'}" for own in self.found.pending]
-        return self.found.warnings + words.left_out(self.found, self.steps) + waiting
+        return self.found.warnings + words.left_out(self.found, self.steps, self.time) + waiting
 
     @property
     def findings(self) -> list[str]:

@@ -74,8 +74,8 @@ def run_sweep(
                 waiting.put((number, arm, seed))
         at_work = Work(sweep, out, plans, found, waiting, say, command, lock, jobs, stop_on_failure)
         with ThreadPoolExecutor(jobs) as pool:
-            lanes = [pool.submit(at_work.take, cores) for cores in parts]
             try:
+                lanes = [pool.submit(at_work.take, cores) for cores in parts]
                 for lane in as_completed(lanes):
                     lane.result()
             except BaseException:

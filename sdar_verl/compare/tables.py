@@ -114,7 +114,7 @@ def signal_table(found: Comparison) -> Table:
         values = [tails(arm, signal) for arm in found.arms]
         if any(values):
             rows.append([signal.name, *(_range(own, signal.shape) for own in values)])
-    guards = [_guards(arm) for arm in found.arms]
+    guards = [_guards(arm, found.until) for arm in found.arms]
     for name in sorted({name for own in guards for name in own}):
         counts = [f"{own.get(name, 0)} of {len(arm.runs)} runs" for own, arm in zip(guards, found.arms, strict=True)]
         rows.append([f"guard {name}", *counts])
@@ -171,12 +171,12 @@ def _range(values: Sequence[float], shape: str) -> Cell | str:
     return Cell(shown(fmean(values)), (f"{shown(min(values))} to {shown(max(values))}",) if len(values) > 1 else ())
 
 
-def _guards(arm: ArmRuns) -> dict[str, int]:
+def _guards(arm: ArmRuns, until: int | None) -> dict[str, int]:
     """Guard to the number of runs in which it found something."""
     counts: dict[str, int] = {}
     for run in arm.runs.values():
         lines = read_lines(run.path / GUARDS) if (run.path / GUARDS).is_file() else ()
-        for name in {line["guard"] for line in lines}:
+        for name in {line["guard"] for line in lines if until is None or line["step"] <= until}:
             counts[name] = counts.get(name, 0) + 1
     return counts
 

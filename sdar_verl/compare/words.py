@@ -56,8 +56,8 @@ def caveat(found: Comparison, compared: Sequence[Against]) -> str:
     return " ".join(parts)
 
 
-def left_out(found: Comparison, compared: Sequence[Against]) -> list[str]:
-    """Arms and seeds that are in no difference."""
+def left_out(found: Comparison, compared: Sequence[Against], timed: Sequence[Against]) -> list[str]:
+    """Arms and seeds that are in no difference, at equal steps (`compared`) or at equal training time (`timed`)."""
     first, *others = found.arms
     by_arm = {own.arm: own for own in compared}
     lines = []
@@ -72,4 +72,10 @@ def left_out(found: Comparison, compared: Sequence[Against]) -> list[str]:
                 f"{arm.name} against {first.name} leaves out seed {named}: one of the two runs is missing or has not "
                 "got as far as the others"
             )
+    with_time = {own.arm for own in timed}
+    if untimed := [name for name in by_arm if name not in with_time]:
+        lines.append(
+            f"not compared with {first.name} at equal training time: {', '.join(untimed)}; one of the runs has no "
+            "evaluation within the time of the quickest, or a step of it was not timed"
+        )
     return lines

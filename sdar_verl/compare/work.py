@@ -45,8 +45,10 @@ class Work:
 
     def take(self, cores: Cores | None) -> None:
         """Train one waiting run after the other on these cores; None for all."""
-        while not (self.ended.is_set() or self.full.is_set()):
+        while True:
             with self.noting:
+                if self.ended.is_set() or self.full.is_set():
+                    return
                 try:
                     number, arm, seed = self.waiting.get_nowait()
                 except Empty:
@@ -61,8 +63,8 @@ class Work:
                 own = self.found.runs[key_of(self.out, arm, seed)]
                 own.status, own.reason, own.seconds = status, reason, seconds
                 self.found.save(self.out)
-            if status == "failed" and self.stop_on_failure:
-                self.full.set()
+                if status == "failed" and self.stop_on_failure:
+                    self.full.set()
 
     def _train(self, arm: Arm, seed: int, cores: Cores | None) -> tuple[str, str, float | None]:
         """One run: its status, the reason of a failure, its seconds where it was measured whole."""

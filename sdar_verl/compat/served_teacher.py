@@ -29,7 +29,7 @@ class ServedTeacher:
         least: tokens that they must take.
         initial: scores by a model of this run that has the policy's initial weights, for the fingerprint of a teacher
             that must have the same; None where there is none.
-        ranks: rows of `initial` are a multiple of it.
+        rows: `initial` is given so many, all the same: no rank and no micro-batch of its workers may go short.
         step: the training step that the run goes on from, 0 for a new one.
         fallback: scores where no server is left and the policy is ``fallback``.
         name: under which the servers must serve the teacher; None: as the settings say.
@@ -45,7 +45,7 @@ class ServedTeacher:
         *,
         least: int,
         initial: Scorer | None,
-        ranks: int,
+        rows: int,
         step: int,
         fallback: Scorer,
         name: str | None = None,
@@ -53,7 +53,7 @@ class ServedTeacher:
     ):
         self._give_up = give_up
         self.settings, self._fallback, self._path = settings.teacher.remote, fallback, Path(settings.run_dir) / FILE
-        self._ranks, self._own = ranks, fingerprint_of(tokenizer)
+        self._rows, self._own = rows, fingerprint_of(tokenizer)
         # a fresh start forgets what another one saw; an average's weights are known, whatever was seen before
         seen = step > 0 and self._path.exists() and settings.teacher.update_rate is None
         expected = self._seen() if seen else self._first(settings, initial)
@@ -120,7 +120,7 @@ class ServedTeacher:
         """What a server with these weights must show."""
         prompt, response = torch.tensor(self._own.probe.prompt), torch.tensor(self._own.probe.response)
         row = ScoredRow(prompt, response, torch.ones_like(response), taught=True)
-        return self._own.with_scores(weights([row] * self._ranks).log_probs[0].tolist())
+        return self._own.with_scores(weights([row] * self._rows).log_probs[0].tolist())
 
     def _seen(self) -> Fingerprint:
         """What the servers must show: what the run saw when it began."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +67,7 @@ class RunTeacher:
                 least=self._least,
                 initial=_initial(config, workers, step),
                 step=step,
-                ranks=config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"],
+                rows=_least_rows(config),
                 fallback=lambda rows: workers("ref")(rows),
                 name=name,
                 give_up=give_up,
@@ -117,6 +118,14 @@ class RunTeacher:
         """Stop the servers that the run started."""
         if self.pool is not None:
             self.pool.stop()
+
+
+def _least_rows(config: Mapping[str, Any]) -> int:
+    """The fewest rows that the scoring workers take: one a rank, or a whole micro-batch where its size is fixed."""
+    parts, trainer = config["actor_rollout_ref"], config["trainer"]
+    fixed = [part for part in (parts["rollout"], parts["ref"]) if not part["log_prob_use_dynamic_bsz"]]
+    sizes = [part["log_prob_micro_batch_size_per_gpu"] or 1 for part in fixed]
+    return trainer["n_gpus_per_node"] * trainer["nnodes"] * math.lcm(*sizes)
 
 
 def _initial(config: Mapping[str, Any], workers: Callable[[str], Scorer], step: int) -> Scorer | None:

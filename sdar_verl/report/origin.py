@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sdar_verl.config_diff import differences
 from sdar_verl.report.html import Html, join, table, tag
 from sdar_verl.report.run import Run
 
 _MISSING = "not recorded"
-_PLACES = (  # differ between any two runs
-    "dir", "path", "root", "experiment_name", "project_name", "folder", "py_executable", "fork_command"
-)  # fmt: skip
-_CONTENT = re.compile(r"(^|[._])(model[._]|tokenizer_|hf_config_|adapter[._])path$")  # what a run is made of
 
 
 def panel_line(runs: Sequence[Run]) -> Html:
@@ -41,15 +37,10 @@ def versions_table(runs: Sequence[Run]) -> Html:
 
 def settings_table(runs: Sequence[Run]) -> Html | str:
     """The configuration keys in which the runs differ, paths and names of runs apart."""
-    configs = [dict(flat((run.manifest or {}).get("config") or {})) for run in runs]
+    configs = [(run.manifest or {}).get("config") or {} for run in runs]
     if len(runs) < 2 or not all(configs):
         return ""
-    keys = sorted({key for config in configs for key in config})
-    rows = [
-        [tag("code", key), *(config.get(key, "absent") for config in configs)]
-        for key in keys
-        if len({config.get(key, "absent") for config in configs}) > 1 and not is_place(key)
-    ]
+    rows = [[tag("code", key), *values] for key, values in differences(*configs).items()]
     if not rows:
         return tag("p", "The runs do not differ in any setting other than where they write.")
     return join(
@@ -73,20 +64,3 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
         facts["skills"] = ", ".join(f"{s['id']} v{s['version']} ({str(s['hash'])[:8]})" for s in skills) or "none"
     facts["python"] = str(manifest.get("python", _MISSING))
     return facts | {str(name): str(version) for name, version in (manifest.get("packages") or {}).items()}
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every setting of a nested configuration as its dotted key and its value as text."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
-
-
-def is_place(key: str) -> bool:
-    """Whether the setting says where a run's files are or what it is called, which differs between any two runs.
-
-    A model, tokenizer or adapter is no place: where another one is read, another thing is trained.
-    """
-    return key.rsplit(".", 1)[-1].lower().endswith(_PLACES) and not _CONTENT.search(key)

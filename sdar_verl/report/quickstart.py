@@ -76,7 +76,7 @@ def _warnings(runs: Sequence[Run]) -> Html | str:
     if not found:
         return ""
     return tag(
-        "div", tag("p", tag("b", "Not complete")), tag("ul", *(tag("li", line) for line in found)), class_="note"
+        "div", tag("p", tag("b", "Look at this first")), tag("ul", *(tag("li", line) for line in found)), class_="note"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ METRICS, PANEL, MANIFEST, TOKENS, VALIDATION, TRAINING = (
     "episodes/val.jsonl",
     "episodes/train.jsonl",
 )
+_MANY = 8  # changed settings; above, they are counted
 
 
 class ReportError(SdarError):
@@ -41,6 +42,7 @@ class Run:
         tokens: the sampled episodes with token scores.
         panel, manifest: None where the run left none.
         warnings: what is missing or was left out, in plain words.
+        cut: it has later steps than were asked for.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Run:
     panel: Panel | None = None
     manifest: Mapping[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
+    cut: bool = False
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one metric, where it was logged."""
@@ -92,8 +95,11 @@ class Run:
         return later or {step: summary.overall for step, summary in self.validation.items()}
 
 
-def load_runs(paths: Sequence[Path | str], *, tokens: bool = True) -> list[Run]:
+def load_runs(paths: Sequence[Path | str], *, tokens: bool = True, until: int | None = None) -> list[Run]:
     """Read all folders, the token scores too if wanted, and make sure that their numbers may stand side by side.
+
+    Args:
+        until: last step to read; later ones are taken as if they had not been made. None for all.
 
     Raises:
         ReportError: no folder, the same one twice, one that is no run, or runs with different panels.
@@ -103,7 +109,8 @@ def load_runs(paths: Sequence[Path | str], *, tokens: bool = True) -> list[Run]:
         raise ReportError("name at least one run folder")
     if len({folder.resolve() for folder in folders}) != len(folders):
         raise ReportError("the same run folder was named twice")
-    runs = [load_run(folder, name, tokens=tokens) for folder, name in zip(folders, _short_names(folders), strict=True)]
+    named = zip(folders, _short_names(folders), strict=True)
+    runs = [load_run(folder, name, tokens=tokens, until=until) for folder, name in named]
     _require_one_panel([run for run in runs if run.panel is not None])
     if len(runs) > 1 and any(run.panel is None for run in runs):
         missing = ", ".join(run.name for run in runs if run.panel is None)
@@ -125,7 +132,7 @@ def _require_one_panel(runs: Sequence[Run]) -> None:
             raise PanelError(f"{error}. Runs of each panel: {named}") from None
 
 
-def load_run(folder: Path, name: str, *, tokens: bool = True) -> Run:
+def load_run(folder: Path, name: str, *, tokens: bool = True, until: int | None = None) -> Run:
     """Read one folder; raises `ReportError` if it is missing or holds neither metrics nor validation episodes."""
     if not folder.is_dir():
         raise ReportError(f"there is no run folder {folder}")
@@ -139,14 +146,21 @@ def load_run(folder: Path, name: str, *, tokens: bool = True) -> Run:
         run.panel = Panel.load(folder / PANEL)
     if _there(run, MANIFEST, "versions and settings are unknown"):
         run.manifest = read_manifest(folder)
+        run.warnings += _changes(run.manifest, until)
     if _there(run, METRICS, "there are no training curves"):
-        run.metrics = read_metrics(folder / METRICS)
+        run.metrics = _up_to(until, run, read_metrics(folder / METRICS))
     if _there(run, VALIDATION, "there is no validation curve"):
-        run.validation = _read_validation(run, folder / VALIDATION)
+        run.validation = _read_validation(run, folder / VALIDATION, until)
     if tokens and (folder / TOKENS).is_file():
-        run.tokens = list(read_records(folder / TOKENS, TokenRecord))
-    _warn_if_cut_short(run)
+        run.tokens = [own for own in read_records(folder / TOKENS, TokenRecord) if until is None or own.step <= until]
+    _warn_if_cut_short(run, until)
     return run
+
+
+def _up_to(until: int | None, run: Run, by_step: dict[int, Any]) -> dict[int, Any]:
+    kept = {step: own for step, own in by_step.items() if until is None or step <= until}
+    run.cut |= len(kept) < len(by_step)
+    return kept
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
@@ -164,8 +178,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _read_validation(run: Run, path: Path) -> dict[int, Summary]:
-    evaluations = curve(read_records(path, EpisodeRecord))
+def _read_validation(run: Run, path: Path, until: int | None) -> dict[int, Summary]:
+    evaluations = _up_to(until, run, curve(read_records(path, EpisodeRecord)))
     if run.panel is None:
         return evaluations
     wanted = {task.id for task in run.panel.tasks}
@@ -191,10 +205,22 @@ def _there(run: Run, file: str, otherwise: str) -> bool:
     return False
 
 
-def _warn_if_cut_short(run: Run) -> None:
+def _changes(manifest: Mapping[str, Any], until: int | None) -> Iterator[str]:
+    """What changed while the run went on, in plain words."""
+    for start in manifest.get("earlier", ()):
+        step = start["until_step"]
+        if not start["changed"] or (until is not None and step is not None and step >= until):
+            continue
+        named = [f"{key} {before} -> {after}" for key, (before, after) in start["changed"].items()]
+        more = f" and {len(named) - _MANY} more" if len(named) > _MANY else ""
+        since = "a named checkpoint" if step is None else f"step {step}"
+        yield f"from {since} on it is not what it was before: {', '.join(named[:_MANY])}{more}"
+
+
+def _warn_if_cut_short(run: Run, until: int | None) -> None:
     planned = ((run.manifest or {}).get("config") or {}).get("trainer", {}).get("total_training_steps")
     reached = max(run.metrics, default=0)
-    if isinstance(planned, int) and reached < planned:
+    if isinstance(planned, int) and reached < (planned if until is None else min(planned, until)):
         run.warnings.append(f"step {reached} of {planned} was reached; the run is still going or was stopped")
 
 

@@ -79,7 +79,11 @@ def test_alone_a_run_has_the_whole_machine(tmp_path):
 def test_ctrl_c_ends_all_runs_at_work(tmp_path):
     code = DRIVER.format(here=str(Path(__file__).parent))
     driver = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
     )
     try:
         end = time.monotonic() + 90

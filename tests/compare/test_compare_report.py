@@ -266,11 +266,45 @@ def test_steps_after_the_last_wanted_one_are_as_if_never_made(out, changed, tmp_
     cut = build_comparison([str(changed)], tmp_path / "cut")
     assert (tmp_path / "until/evaluations.csv").read_text() == (tmp_path / "cut/evaluations.csv").read_text()
     tables = [(page.parent / "compare.md").read_text().partition("## Success")[2] for page in (whole, cut)]
-    assert "700" not in tables[0] and tables[0].partition("## Time")[0] == tables[1].partition("## Time")[0]
+    assert "whole run with its start" not in tables[0]
+    assert tables[0].partition("## Time")[0] == tables[1].partition("## Time")[0]
     assert "Steps after 6 are left out." in whole.read_text(encoding="utf-8")
     assert "left out" not in cut.read_text(encoding="utf-8")
     assert all(not arm.seconds for arm in load([str(out)], until=6).arms)
     assert all(arm.seconds for arm in load([str(out)], until=12).arms)
+
+
+def test_what_was_wrong_later_is_forgotten_with_the_steps(changed, tmp_path):
+    saved = json.loads((changed / FILE).read_text())
+    saved["runs"]["runs/sdar/seed-1"] |= {"status": "failed", "reason": "no memory"}
+    (changed / FILE).write_text(json.dumps(saved))
+    run = changed / "runs/sdar/seed-1"
+    line = {"guard": "kl_blowup", "action": "warn", "value": 2.0, "limit": 1.0, "message": "far"}
+    (run / GUARDS).write_text(json.dumps(line | {"step": 9}) + "\n")
+    earlier = [
+        {"started": "a", "until_step": 3, "changed": {"lr": ["1", "2"]}},
+        {"started": "b", "until_step": 6, "changed": {"lr": ["2", "3"]}},
+    ]
+    edit_manifest(run, earlier=earlier, **{"config.trainer.total_training_steps": 20})
+    for until, wrong in ((6, 0), (12, 1)):
+        page = build_comparison([str(changed)], tmp_path / str(until), until=until, price=4)
+        text = page.with_suffix(".md").read_text()
+        assert text.count("no memory") == text.count("guard kl") == wrong, text
+        assert text.count("lr 2 -\\> 3") == text.count("whole run with its start") == wrong, text
+        assert "of 20 was reached" not in text and text.count("from step 3 on it is not what it was before: lr 1") == 1
+    whole = build_comparison([str(changed)], tmp_path / "whole").with_suffix(".md").read_text()
+    assert "step 12 of 20 was reached" in whole
+
+
+def test_arms_that_time_leaves_out_are_named(changed, tmp_path):
+    for seed in range(3):  # a first evaluation after all the time that the other arm took
+        file = changed / f"runs/grpo/seed-{seed}/metrics.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            line["data"]["timing_s/step"] = 1e6
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = build_comparison([str(changed)], tmp_path).with_suffix(".md").read_text()
+    assert "not compared with grpo at equal training time: sdar; one of the runs has no evaluation within" in text
 
 
 def test_guards_are_counted_by_run(changed, tmp_path):
@@ -294,6 +328,8 @@ def test_the_command_shows_what_a_file_asks(out, tmp_path):
     assert main(["compare", "report", str(out), "--out", str(tmp_path), "--file", str(file)]) == 0
     text = (tmp_path / "compare.md").read_text()
     assert "Is it better?" in text and "Steps after 9 are left out." in text and "grpo − sdar" in text
+    again = ["compare", "report", str(out), "--out", str(tmp_path / "only"), "--file", str(file), "--only", "grpo"]
+    assert main(again) == 0  # the file's own baseline is not among those asked for
 
 
 def test_the_command_knows_the_last_step(out, tmp_path):

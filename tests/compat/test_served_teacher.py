@@ -60,7 +60,7 @@ def never(rows):
 def start(settings, initial=None, fallback=never, step=0, name=None, give_up=lambda: False):
     urls = settings.teacher.remote.endpoints
     return ServedTeacher(
-        settings, Cutter(), urls, TOKEN, least=20, initial=initial, ranks=2, step=step, fallback=fallback, name=name,
+        settings, Cutter(), urls, TOKEN, least=20, initial=initial, rows=2, step=step, fallback=fallback, name=name,
         give_up=give_up,
     )  # fmt: skip
 
