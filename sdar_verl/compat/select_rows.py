@@ -49,7 +49,7 @@ def _take(value: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     rows = rows.to(offsets.device)
     lengths = offsets.diff()[rows]
     bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    shift = offsets[rows] - bounds[:-1]
+    shift = offsets[:-1][rows] - bounds[:-1]
     places = torch.arange(int(bounds[-1]), device=offsets.device) + torch.repeat_interleave(shift, lengths)
     # without both lengths, padding makes a field as wide as all rows together
     ends = {"min_seqlen": int(lengths.min()), "max_seqlen": int(lengths.max())}

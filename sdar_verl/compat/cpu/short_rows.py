@@ -1,4 +1,4 @@
-"""Rows of agents on a CPU: rows of like length together, aligned at their ends, and logits of the sampled part alone.
+"""Rows of agents on a CPU: rows of like length together, aligned at their ends, and logits of the responses alone.
 
 verl mixes lengths in a micro-batch, pads rows behind, and forms logits, log-probabilities and entropies at all
 positions. Of a row of an agent nearly all is prompt, so without packing (FlashAttention's) most of that is for nothing.
@@ -18,7 +18,7 @@ from sdar_verl.compat.select_rows import select_rows
 
 TOKENS = 2048  # of a micro-batch, padding included: larger ones do not stay in a core's cache
 _SYNC = {"same_micro_num_in_dp"}  # for one rank it says nothing
-_SAMPLED = "sampled"  # in what verl hands from a model's inputs to its outputs: where tokens were sampled
+_RESPONSES = "response_places"  # in what verl hands from a model's inputs to its outputs: where their tokens are
 
 
 def log_probs_from_logits(logits: torch.Tensor, labels: torch.Tensor, **_: object) -> torch.Tensor:
@@ -63,7 +63,7 @@ class ShortRows:
     """Mixed into verl's FSDP engine of a language model; what needs more than log-probabilities goes verl's own way."""
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As verl's, with rows that end together and logits of the columns with sampled tokens."""
+        """As verl's, with rows that end together and logits of the columns with responses."""
         inputs, outputs = super().prepare_model_inputs(micro_batch=micro_batch)
         if not self._plain(micro_batch, inputs):
             return inputs, outputs
@@ -82,15 +82,15 @@ class ShortRows:
         # a token's logits stand one place before it
         at = ((column >= -responses[row] - 1) & (column < -1)).nonzero().squeeze(-1)
         kept = {"logits_to_keep": int(responses.max()) + 1}
-        return inputs | aligned | kept, outputs | {_SAMPLED: (at, row[at], column[at])}
+        return inputs | aligned | kept, outputs | {_RESPONSES: (at, row[at], column[at])}
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, Any]:
-        """Log-probabilities (nats), and entropies if asked for, nested as the rows; 0 where nothing was sampled."""
-        if _SAMPLED not in output_args:
+        """Log-probabilities (nats), and entropies if asked for, nested as the rows; 0 outside responses."""
+        if _RESPONSES not in output_args:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        at, row, column = output_args[_SAMPLED]
+        at, row, column = output_args[_RESPONSES]
         logits = output.logits[row, column]  # from the end, for a model may take no notice of `logits_to_keep`
         if not output_args["temperature_is_one"]:
             logits = logits / output_args["temperature"].clamp(min=1e-8).to(logits.dtype)[row].unsqueeze(-1)
