@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdar_envs import registry
-from sdar_envs.base import EnvError, EpisodeView, TaskRef
+from sdar_envs.base import EnvError, EnvUnreachable, EpisodeView, NoPlace, TaskRef
 
 from sdar_verl.agent.pools import Pool, check_pool, make_pool
 from sdar_verl.agent.privileged import privileged_parts
-from sdar_verl.errors import ConfigError
+from sdar_verl.errors import ConfigError, Unreachable
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, SkillStore
 from sdar_verl.teacher.contexts import Situation
@@ -37,6 +37,7 @@ def rehearse(
 
     Raises:
         ConfigError: a task cannot be played, or its first prompt can never fit; with the lengths.
+        Unreachable: a service or a search engine does not answer now.
     """
     env = settings.env
     first: dict[str, TaskRef] = {}
@@ -44,6 +45,8 @@ def rehearse(
         first.setdefault(task.task_type, task)
     try:
         asyncio.run(_rehearse(list(first.values()), settings, tokenizer, template_kwargs, prompt_limit, skills))
+    except (EnvUnreachable, NoPlace) as error:
+        raise Unreachable(f"env {env.name}: no episode can begin: {error}") from error
     except EnvError as error:
         raise ConfigError(f"env {env.name}: no episode can begin: {error}") from error
     except (SkillError, TeacherContextError) as error:

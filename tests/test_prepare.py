@@ -40,7 +40,7 @@ REFUSED = {
     "a missing split": (["env.train_split=nothing"], "nothing"),
     "no service at the endpoint": (
         ["env.service.endpoints=[ws://127.0.0.1:9]", "env.service.reconnect_timeout=0.5"],
-        r"no episode can begin: ws://127.0.0.1:9 cannot be reached.*sdar-env serve.*env\.service\.endpoints",
+        r"Unreachable: .*no episode can begin: ws://127.0.0.1:9 cannot be reached.*sdar-env serve.*service\.endpoints",
     ),
     "an endpoint that is none": (
         ["env.service.endpoints=[http://127.0.0.1:9]"],

@@ -15,6 +15,14 @@ class EnvError(RuntimeError):
     """An environment could not do what was asked; the message says what to do about it."""
 
 
+class EnvUnreachable(EnvError):
+    """Something that environments need, a service or a search engine, does not answer now; later it may."""
+
+
+class NoPlace(RuntimeError):
+    """No episode can begin anywhere any more. No failure of one episode, so no `EnvError`: who trains must stop."""
+
+
 @dataclass(frozen=True)
 class TaskRef:
     """One task that an environment can play.

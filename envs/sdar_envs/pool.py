@@ -2,7 +2,8 @@
 
 Engines are not thread-safe and can crash or hang, so they run in processes of their own. Each worker serves several
 episodes, one call at a time. When a worker crashes or misses a deadline it is killed and replaced; the episodes it
-held raise `EpisodeFailed` at their next call, all others go on.
+held raise `EpisodeFailed` at their next call, all others go on. When none is left and none can be started, beginning an
+episode raises `NoPlace`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from sdar_envs import registry
-from sdar_envs.base import EnvError
+from sdar_envs.base import EnvError, NoPlace
 from sdar_envs.pool_process import WorkerLost, WorkerProcess
 from sdar_envs.pool_session import EnvSession, EpisodeFailed
 
 __all__ = ["EnvPool", "EnvSession", "EpisodeFailed"]
 
 _RECENT_TASKS = 128  # how many tasks a worker is expected to keep loaded
-_START_ATTEMPTS = 3
+_START_ATTEMPTS = 5  # in a row without any worker; while one is left there is no end to them
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two attempts
 _CLOSE_GRACE = 5.0  # seconds
 
 
@@ -97,6 +99,7 @@ class EnvPool:
         results = await asyncio.gather(*(self._start_one() for _ in range(self._size)), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
+                self._why_broken = str(result)
                 self.kill()
                 await self._tell()
                 raise result
@@ -113,7 +116,7 @@ class EnvPool:
 
     @property
     def broken(self) -> str:
-        """Why lost workers cannot be replaced, so that no episode can begin any more; empty while all is well."""
+        """Why no worker can be started, so that no episode can begin any more; empty while all is well."""
         return self._why_broken
 
     async def close(self) -> None:
@@ -143,8 +146,15 @@ class EnvPool:
         await self.close()
 
     async def acquire(self, task_id: str) -> tuple[WorkerProcess, int]:
-        """A live worker and a free place in it, the one that knows `task_id` if it has room. Used by sessions."""
-        await self.start()
+        """A live worker and a free place in it, the one that knows `task_id` if it has room. Used by sessions.
+
+        Raises:
+            NoPlace: there is no worker, and none can be started.
+        """
+        try:
+            await self.start()
+        except EnvError as error:
+            raise NoPlace(str(error)) from error
         async with self._changed:
             while True:
                 self._check_open()
@@ -180,9 +190,9 @@ class EnvPool:
 
     def _check_open(self) -> None:
         if self._why_broken:
-            raise EnvError(f"environment workers cannot be replaced: {self._why_broken}")
+            raise NoPlace(f"no environment worker can be started: {self._why_broken}")
         if self._state == "closed":
-            raise EnvError("the environment pool is closed")
+            raise NoPlace("the environment pool is closed")
 
     def _replace(self, worker: WorkerProcess) -> None:
         """Forget a lost worker and start another one in the background."""
@@ -200,12 +210,17 @@ class EnvPool:
         task.add_done_callback(self._background.discard)
 
     async def _restart(self) -> None:
-        for attempt in range(1, _START_ATTEMPTS + 1):
+        alone, pause = 0, _FIRST_PAUSE
+        while self._state == "running" and not self._why_broken:
             try:
                 return await self._start_one()
             except (EnvError, OSError) as error:
-                if attempt == _START_ATTEMPTS and self._state != "closed":
+                alone = 0 if self._workers else alone + 1
+                if alone == _START_ATTEMPTS:
                     self._why_broken = str(error)
+                    break
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
         await self._tell()
 
     async def _start_one(self) -> None:

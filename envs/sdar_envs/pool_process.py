@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sdar_envs.base import EnvError
+from sdar_envs.base import EnvError, EnvUnreachable
 
 _LINE_LIMIT = 64 * 2**20  # bytes of one answer
 
@@ -46,9 +46,10 @@ class WorkerProcess:
     async def start(
         cls, module: str, config: Mapping[str, Any], envs: int, timeout: float, registered: set[WorkerProcess]
     ) -> WorkerProcess:
-        """Start a worker and wait until its first environment is made; `EnvError` says why it could not be.
+        """Start a worker and wait until its first environment is made.
 
-        It stands in `registered` from the moment it exists, so that whoever ends everything finds it.
+        `EnvError` says why it could not be, `EnvUnreachable` where it may be later. The worker stands in `registered`
+        from the moment it exists, so that whoever ends everything finds it.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -71,7 +72,8 @@ class WorkerProcess:
             registered.add(worker)
             answer = await worker.call({"module": module, "config": dict(config), "envs": envs}, timeout)
             if "failed" in answer:
-                raise EnvError(f"an environment worker cannot start: {answer['failed']}")
+                kind = EnvUnreachable if answer["unreachable"] else EnvError
+                raise kind(f"an environment worker cannot start: {answer['failed']}")
         except BaseException:
             process.kill()
             process.wait()

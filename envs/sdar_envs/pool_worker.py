@@ -22,7 +22,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from sdar_envs.base import TaskRef, TextEnv
+from sdar_envs.base import EnvUnreachable, TaskRef, TextEnv
 
 _PR_SET_PDEATHSIG = 1
 
@@ -72,7 +72,8 @@ def main() -> None:
             family = import_module(setup["module"]).FAMILY
             host = EnvHost(lambda: family.make_env(setup["config"]), setup["envs"])
         except Exception as error:  # noqa: BLE001 - the parent raises it
-            _send(stream, {"failed": f"{type(error).__name__}: {error}"})
+            unreachable = isinstance(error, EnvUnreachable)
+            _send(stream, {"failed": f"{type(error).__name__}: {error}", "unreachable": unreachable})
             return
         _send(stream, {"ok": os.getpid()})
         for line in stream:

@@ -113,6 +113,7 @@ def prune_them(args: argparse.Namespace) -> int:
         gone = remote.entries(damaged=True)
         for entry in gone:
             remote.delete(entry)
+        remote.sweep(before_start=10**6)  # of all starts: what uploads left that never came to their end
     else:
         gone = remote.prune(args.keep)
     print(f"removed {len(gone)}: {', '.join(f'step {entry.step}' for entry in gone) or 'nothing to remove'}")

@@ -166,14 +166,23 @@ class RemoteCheckpoints:
         Only the run's only writer may call it, with its own start: an upload of an earlier one never ends.
         """
         sealed = {entry.name for entry in self.entries(damaged=True)}
-        names: dict[str, list[str]] = {}
-        for key, _ in self._objects("checkpoints"):
-            name = key.removeprefix(self.place.key("checkpoints") + "/").partition("/")[0]
-            names.setdefault(name, []).append(key)
+        names = self._uploads()
         left = {name for name in names if name not in sealed and self._is_before(name, before_start)}
         for name in left:
             self._delete(names[name])
         return len(left | self._abort_parts(before_start))
+
+    def last_start(self) -> int:
+        """The run's latest start that left files here, a whole checkpoint or not; 0 for none."""
+        names = {entry.name for entry in self.entries(damaged=True)}.union(self._uploads())
+        return max((int(match[2]) for match in map(_NAME.fullmatch, names) if match), default=0)
+
+    def _uploads(self) -> dict[str, list[str]]:
+        """Keys of the files by the checkpoint's name, sealed or not."""
+        root, names = self.place.key("checkpoints") + "/", {}
+        for key, _ in self._objects("checkpoints"):
+            names.setdefault(key.removeprefix(root).partition("/")[0], []).append(key)
+        return names
 
     def _abort_parts(self, before_start: int) -> set[str]:
         """Give up multipart uploads of earlier starts: their parts are invisible, but paid for."""

@@ -66,7 +66,7 @@ def restore(
             "sdar.checkpoints.s3"
         )
     identity = RunIdentity.read(run_dir) or RunIdentity.new()
-    return identity.after(max((entry.start for entry in everything), default=0))
+    return identity.after(0 if remote is None else remote.last_start())
 
 
 def _newest(
@@ -108,6 +108,11 @@ def _newest(
                 fetch(remote, entry, manifest, run_dir, root, settings, say)
                 return step
             except DamageError as error:
+                if not _is_damaged(remote, entry):
+                    raise StorageError(
+                        f"the checkpoint of step {step} is whole in S3, but not as it arrives here: {error}. Look at "
+                        "this machine's disk and memory; nothing was marked as damaged"
+                    ) from error
                 say(f"the checkpoint of step {step} in S3 is damaged: {error}; looking for an older one")
                 _mark(remote, entry, str(error), say)
     return None
@@ -196,6 +201,15 @@ def _require_run(
             f"{place or settings.s3} holds the checkpoints of another run ({manifest.run[:8]}, this one is "
             f"{known.run[:8]}); choose another sdar.checkpoints.s3"
         )
+
+
+def _is_damaged(remote: RemoteCheckpoints, entry: Entry) -> bool:
+    """Whether what S3 itself holds is broken; all of it is read, past this machine's disk."""
+    try:
+        manifest = remote.read(entry)
+    except DamageError:
+        return True
+    return bool(remote.missing(entry.name, manifest) or remote.differing(entry.name, manifest))
 
 
 def _mark(remote: RemoteCheckpoints, entry: Entry, why: str, say: Say) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sdar_envs.base import EnvError, EpisodeView, ParsedAction, PromptFormat, TaskRef
+from sdar_envs.base import EnvError, EpisodeView, NoPlace, ParsedAction, PromptFormat, TaskRef
 
 from sdar_verl.agent.conversation import StepConversation, TrajectoryConversation
 from sdar_verl.agent.episode import Actor, EpisodeId, Limits, play_episode
@@ -226,6 +226,17 @@ def test_a_broken_environment_ends_its_episode_and_keeps_its_rows(tokenizer, row
     assert played.record.failed == "the worker crashed" and not played.record.won
     assert played.record.reward == pytest.approx(-0.1)
     assert len(played.rows) == left and len(played.record.turns) == 2
+
+
+def test_environments_that_are_all_gone_are_no_failure_of_an_episode(tokenizer):
+    """It would be counted as lost, and training would go on without any."""
+
+    class Gone(Room):
+        async def reset(self, *args, **kwargs):
+            raise NoPlace("the environment pool is closed")
+
+    with pytest.raises(NoPlace):
+        play(tokenizer, ["go"], room=Gone())
 
 
 def test_a_first_prompt_that_cannot_fit_is_an_error(tokenizer):

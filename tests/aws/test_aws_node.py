@@ -32,6 +32,7 @@ RECIPE = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > "$HOME/arguments"
 env > "$HOME/environment"
 mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN"
+[[ -n "${FETCHING:-}" ]] || touch "$SDAR_SCRATCH/runs/$SDAR_RUN/metrics.jsonl"
 if [[ -n "${CHECKPOINT:-}" ]]; then
     mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN/checkpoints/global_step_1/actor"
     cp "$HOME/$CHECKPOINT" "$SDAR_SCRATCH/runs/$SDAR_RUN/checkpoints/global_step_1/data.pt"
@@ -220,6 +221,11 @@ def test_a_run_without_a_checkpoint_begins_anew_and_its_records_are_kept(machine
     status, _ = machine.run(75, 75, 0)
     assert status == 0
     assert sorted(p.name for p in machine.scratch.glob("runs/*")) == ["one", "one.aside-1", "one.aside-2"]
+
+
+def test_what_was_fetched_from_s3_before_it_went_away_stays(machine):
+    status, _ = machine.run(69, 69, 0, FETCHING="yes")
+    assert status == 0 and [path.name for path in machine.scratch.glob("runs/*")] == ["one"]
 
 
 def test_a_checkpoint_that_was_only_begun_does_not_count(machine):

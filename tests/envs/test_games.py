@@ -60,6 +60,7 @@ def test_what_the_engine_cannot_play_is_skipped(tmp_path):
     put(split, "pick_and_place_simple-AppleSliced-None-Shelf-1/trial_1", game="not even JSON")
     put(split, simple(2), game=False)
     put(split, simple(3), game={**GAME, "solvable": False})
+    put(split, simple(4), game={key: value for key, value in GAME.items() if key != "solvable"})
     (split / "notes.txt").write_text("not a game")
     assert [game.id for game in find_games(tmp_path / "movable", "train")] == [simple(1)]
 
@@ -72,7 +73,7 @@ def test_all_broken_games_are_listed_at_once(tmp_path):
         simple(2): ({"game": [1]}, "game.tw-pddl is not a JSON object"),
         simple(3): ({"game": {k: v for k, v in GAME.items() if k != "grammar"}}, "has no 'grammar'"),
         simple(4): ({"game": {**GAME, "pddl_problem": " "}}, "has no 'pddl_problem'"),
-        simple(5): ({"game": {k: v for k, v in GAME.items() if k != "solvable"}}, "whether it is solvable"),
+        simple(5): ({"game": {**GAME, "solvable": "yes"}}, "whether it is solvable, but 'yes'"),
         simple(6): ({"traj": {"task_type": "juggle"}}, "unknown task type 'juggle'"),
         simple(7): ({"traj": False}, "traj_data.json is missing"),
         simple(8): ({"traj": "nonsense"}, "traj_data.json is not JSON"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from sdar_envs import registry
-from sdar_envs.base import EnvError, TaskRef
+from sdar_envs.base import EnvError, EnvUnreachable, NoPlace, TaskRef
 from sdar_envs.pool import EnvPool, EpisodeFailed
 
 HERE = Path(__file__).parent
@@ -248,6 +248,49 @@ def test_a_family_that_cannot_be_made_is_refused_at_the_start():
     asyncio.run(play())
 
 
+def test_a_pool_that_cannot_start_fails_no_episode_but_whoever_trains():
+    """Episodes that fail are counted as lost and training goes on; without any worker it must not."""
+
+    async def play():
+        pool = toy_pool(config={"broken": True})
+        for _ in range(2):
+            with pytest.raises(NoPlace, match="toy is broken on purpose"):
+                await pool.session().reset(task())
+
+    asyncio.run(play())
+
+
+def test_something_that_is_away_is_told_from_a_mistake():
+    async def play():
+        with pytest.raises(EnvUnreachable, match="toy's engine is away"):
+            await toy_pool(config={"away": True}).start()
+
+    asyncio.run(play())
+
+
+def test_while_a_worker_is_left_lost_ones_are_tried_again_and_again(tmp_path):
+    async def play():
+        off = tmp_path / "off"
+        async with (
+            toy_pool(workers=2, envs=1, config={"off": str(off)}) as pool,
+            pool.session() as one,
+            pool.session() as two,
+        ):
+            await one.reset(task())
+            await two.reset(task())
+            off.touch()
+            with pytest.raises(EpisodeFailed):
+                await one.step("crash")
+            await two.step("go")
+            await asyncio.sleep(4)
+            assert pool.stats()["workers"] == 1 and not pool.broken
+            off.unlink()
+            assert (await asyncio.wait_for(one.reset(task("b")), 30))[0] == "b/None"
+            assert pool.stats()["workers"] == 2 and pool.stats()["restarts"] == 1
+
+    asyncio.run(play())
+
+
 def test_workers_that_cannot_be_replaced_raise_instead_of_waiting(tmp_path):
     async def play():
         config = {"break_after": str(tmp_path / "marker")}
@@ -255,8 +298,8 @@ def test_workers_that_cannot_be_replaced_raise_instead_of_waiting(tmp_path):
             await session.reset(task())
             with pytest.raises(EpisodeFailed):
                 await session.step("crash")
-            with pytest.raises(EnvError, match="cannot be replaced: .*toy broke meanwhile"):
-                await asyncio.wait_for(session.reset(task()), 30)
+            with pytest.raises(NoPlace, match="no environment worker can be started: .*toy broke meanwhile"):
+                await asyncio.wait_for(session.reset(task()), 60)
 
     asyncio.run(play())
 
@@ -285,7 +328,7 @@ def test_a_closed_pool_refuses_and_closing_twice_is_fine():
         await pool.close()
         pool.kill()
         assert not is_running(pid_of(info))
-        with pytest.raises(EnvError, match="closed"):
+        with pytest.raises(NoPlace, match="closed"):
             await pool.session().reset(task())
         with pytest.raises(EpisodeFailed):
             await session.step("go")

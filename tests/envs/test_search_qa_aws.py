@@ -307,7 +307,7 @@ def test_over_http_it_probes_and_goes_on_after_a_failure(pauses):
 
 def test_a_place_where_nobody_answers_stops_a_run_at_its_start(pauses):
     config = {"engine": "kendra", "index": INDEX, "region": "us-east-1", "endpoint": "http://127.0.0.1:9"}
-    with pytest.raises(RetrieverError, match="after 1 attempts: it cannot be reached"):
+    with pytest.raises(RetrieverError, match="after 3 attempts: it cannot be reached"):
         open_retriever(config)
 
 

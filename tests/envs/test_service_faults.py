@@ -69,6 +69,45 @@ def test_an_episode_outlives_a_connection_that_comes_back_in_time(service):
     asyncio.run(play())
 
 
+def test_an_episode_outlives_a_connection_that_breaks_while_it_has_nothing_to_ask():
+    """The service gives up sessions without a connection; the client comes back before it has anything to send."""
+
+    async def play():
+        with ServiceProcess("--workers", "1", "--resume-timeout", "1") as service:
+            async with Wire(service.port) as wire, remote(wire.url) as pool, pool.session() as session:
+                await session.reset(task())
+                wire.cut()
+                await asyncio.sleep(3)
+                assert (await session.step("go"))[0] == "1:1:go" and pool.stats()["restarts"] == 1
+
+    asyncio.run(play())
+
+
+def test_a_reset_that_waited_long_outlives_a_lost_connection():
+    """The time that it waited for a place is not held against a service that was there all the while."""
+
+    async def play():
+        with ServiceProcess("--workers", "1", "--envs-per-worker", "1") as service:
+            async with (
+                Wire(service.port) as wire,
+                remote(wire.url) as pool,
+                pool.session() as one,
+                pool.session() as two,
+            ):
+                await one.reset(task())
+                waiting = asyncio.ensure_future(two.reset(task("2")))
+                await asyncio.sleep(2.5)  # longer than its patience
+                wire.shut = True
+                wire.cut()
+                await asyncio.sleep(2.5)  # longer than a request is taken up again
+                assert not waiting.done()
+                wire.shut = False
+                one.leave()
+                assert (await asyncio.wait_for(waiting, 30))[0] == "2/None"
+
+    asyncio.run(play())
+
+
 def test_an_episode_fails_when_its_connection_does_not_come_back(service):
     async def play():
         async with Wire(service.port) as wire, remote(wire.url) as pool, pool.session() as session:

@@ -169,7 +169,7 @@ def test_a_client_that_reads_nothing_is_held_back_and_the_others_are_not(service
     async def play():
         async with Raw(service) as flood, Raw(service) as other:
             flood.socket.transport.pause_reading()
-            hello, sent = json.dumps({"id": 1, "op": "hello", "protocol": 1}), 0
+            hello, sent = json.dumps({"id": 1, "op": "hello", "protocol": 2}), 0
 
             async def send():
                 nonlocal sent
@@ -184,7 +184,7 @@ def test_a_client_that_reads_nothing_is_held_back_and_the_others_are_not(service
                 await asyncio.sleep(1)
             assert not sending.done() and sent > 50
             started = time.monotonic()
-            assert (await other.ask(op="hello", protocol=1))["env"] == "toy"
+            assert (await other.ask(op="hello", protocol=2))["env"] == "toy"
             assert time.monotonic() - started < 2
             sending.cancel()
             flood.socket.transport.abort()

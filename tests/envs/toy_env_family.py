@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sdar_envs.base import EnvError, StepInfo, TaskRef, TextEnv
+from sdar_envs.base import EnvError, EnvUnreachable, StepInfo, TaskRef, TextEnv
 from sdar_envs.registry import EnvFamily
 
 
@@ -66,6 +66,10 @@ class ToyFamily(EnvFamily):
     def make_env(self, config: Mapping[str, Any]) -> TextEnv:
         if config.get("broken"):
             raise EnvError("toy is broken on purpose")
+        if config.get("away"):
+            raise EnvUnreachable("toy's engine is away")
+        if config.get("off") and os.path.exists(config["off"]):  # a file: nothing can be made while it is there
+            raise EnvError("toy is switched off")
         marker = config.get("break_after")  # a file: the first process that sees it absent creates it and works
         if marker and os.path.exists(marker):
             raise EnvError("toy broke meanwhile")

@@ -18,9 +18,10 @@ from s3_service import content_of, record, save_checkpoint
 from sdar_verl import host
 from sdar_verl.checkpoints import complete_steps
 from sdar_verl.errors import ConfigError
-from sdar_verl.storage.errors import StorageError, StorageUnreachable
+from sdar_verl.storage.errors import DamageError, StorageError, StorageUnreachable
 from sdar_verl.storage.place import Place
-from sdar_verl.storage.remote import RemoteCheckpoints
+from sdar_verl.storage.remote import RemoteCheckpoints, new_name
+from sdar_verl.storage.transfer import Transfer
 
 
 def overwrite(place, pattern, change):
@@ -70,6 +71,35 @@ def test_a_broken_checkpoint_in_s3_is_passed_over_said_and_marked(start, place, 
     second.keeper.close()
     assert [(e.step, e.start) for e in remote.entries()] == [(2, 2)]
     assert start("third").newest == 2
+
+
+def test_a_machine_that_spoils_what_it_fetches_marks_nothing(start, place, monkeypatch):
+    """Its disk is broken, not the checkpoint: the next machine must find it."""
+    run = start("first")
+    run.save(1)
+    run.uploaded(1)
+    run.keeper.close()
+
+    def spoil(*_):
+        raise DamageError("model.pt has other content than was saved")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transfer, "download", spoil)
+        with pytest.raises(StorageError, match="step 1 is whole in S3, but not as it arrives here: model.pt.*disk"):
+            start("second")
+    assert not any(entry.damaged for entry in RemoteCheckpoints(place).entries(damaged=True))
+    assert start("third").newest == 1
+
+
+def test_a_start_that_left_an_unfinished_upload_counts(start, place):
+    """Its successor has a later number, by which it knows that the files are not its own, and removes them."""
+    left = place.key("checkpoints", new_name(1, 1), "checkpoint", "data.pt")
+    place.connect().put_object(Bucket=place.bucket, Key=left, Body=b"half")
+    run = start("second")
+    assert run.identity.start == 2
+    run.save(1)
+    run.uploaded(1)
+    run.until(lambda: left not in {key for keys in RemoteCheckpoints(place)._uploads().values() for key in keys})
 
 
 def test_a_broken_checkpoint_on_the_machine_is_fetched_again(start):

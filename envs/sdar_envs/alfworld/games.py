@@ -50,7 +50,7 @@ def find_games(
 ) -> list[TaskRef]:
     """All playable games of a split, sorted by id (``<task folder>/<trial folder>``).
 
-    Skipped without a word, as ALFWorld does: folders without a game file, games marked unsolvable, and the
+    Skipped without a word, as ALFWorld does: folders without a game file, games not marked solvable, and the
     task variants the engine cannot play (movable receptacles, sliced objects). Raises `EnvError` when a game is
     broken (all broken ones are listed) or when nothing is left.
     """
@@ -69,7 +69,7 @@ def find_games(
             continue
         try:
             task_type = _read_task_type(Path(current))
-            solvable = read_game(Path(current) / GAME_FILE)["solvable"]
+            solvable = read_game(Path(current) / GAME_FILE).get("solvable", False)
         except BrokenGame as error:
             broken.append(f"{name}: {error}")
             continue
@@ -90,7 +90,7 @@ def find_games(
 
 
 def read_game(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of one ``game.tw-pddl``: domain, grammar, problem, ``solvable`` and mostly ``walkthrough``.
+    """The content of one ``game.tw-pddl``: domain, grammar, problem, mostly ``solvable`` and ``walkthrough``.
 
     Raises `BrokenGame` when the file cannot be played.
     """
@@ -98,8 +98,8 @@ def read_game(path: str | os.PathLike[str]) -> dict[str, Any]:
     for key in ("pddl_domain", "grammar", "pddl_problem"):
         if not isinstance(data.get(key), str) or not data[key].strip():
             raise BrokenGame(f"{GAME_FILE} has no {key!r}")
-    if not isinstance(data.get("solvable"), bool):
-        raise BrokenGame(f"{GAME_FILE} does not say whether it is solvable")
+    if not isinstance(data.get("solvable", False), bool):
+        raise BrokenGame(f"{GAME_FILE} does not say whether it is solvable, but {data['solvable']!r}")
     return data
 
 

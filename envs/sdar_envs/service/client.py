@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from sdar_envs import registry
-from sdar_envs.base import EnvError, TaskRef
+from sdar_envs.base import EnvError, EnvUnreachable, NoPlace, TaskRef
 from sdar_envs.pool_session import EpisodeFailed
 from sdar_envs.service import protocol as p
 from sdar_envs.service.client_session import RemoteSession
@@ -30,7 +30,7 @@ _RESUME_RESET = 2.0  # seconds to wait for a broken connection before an episode
 _CLOSE_GRACE = 5.0  # seconds for good-byes
 
 
-class NoEndpoint(RuntimeError):
+class NoEndpoint(NoPlace):
     """No service answers any more. Not an `EnvError`: every further episode would fail, so the run has to stop."""
 
 
@@ -76,7 +76,8 @@ class RemoteEnvPool:
         self._counts = {"episodes": 0, "failures": 0}
 
     async def start(self) -> None:
-        """Connect to every endpoint; `EnvError` names the first that does not answer in time or cannot be used."""
+        """Connect to every endpoint; names the first that does not answer in time (`EnvUnreachable`) or cannot be used
+        (`EnvError`)."""
         self._check_open()
         end = time.monotonic() + self.patience.reconnect
         await asyncio.gather(*(self._start_one(endpoint, end) for endpoint in self._endpoints))
@@ -92,7 +93,7 @@ class RemoteEnvPool:
             if theirs != ours:
                 raise EnvError(
                     f"the service at {endpoint.url} has other tasks in split {split!r}: {theirs.get('count')} there, "
-                    f"{ours['count']} here; give it the same data"
+                    f"{ours['count']} here; give it the same data, and the same choice of tasks (task_types, sources)"
                 )
 
     def session(self) -> RemoteSession:
@@ -152,23 +153,25 @@ class RemoteEnvPool:
                 continue
             session = secrets.token_hex(16)
             message = {"op": "reset", "session": session, "split": task.split, "task": task.id, "seed": seed}
-            begun, reached = False, endpoint.connected
+            begun, reached, asked = False, endpoint.connected, time.monotonic()
             endpoint.active += 1
             try:
                 answer = await endpoint.call(message, _RESUME_RESET if reached else 0.0)
                 begun = True
                 endpoint.note(task.id)
+                endpoint.sessions.add(session)
                 return endpoint, session, answer
             except EnvError as error:  # nobody has seen anything of the episode: begin it elsewhere
                 endpoint.take_down(str(error))
                 if reached:  # the session may be there all the same
                     endpoint.ended.add(session)
+                    last_answer += time.monotonic() - asked  # it lived while we waited there
             except Refusal as refusal:
                 if refusal.kind not in _ELSEWHERE:
                     raise (EpisodeFailed if refusal.kind == p.FAILED else EnvError)(str(refusal)) from refusal
                 endpoint.take_down(str(refusal))
-                if refusal.kind == p.BUSY:  # it lives: a place will come
-                    last_answer = time.monotonic()
+                # a busy one lives, and a place will come; another kind lived as long as it let us wait
+                last_answer = time.monotonic() if refusal.kind == p.BUSY else last_answer + time.monotonic() - asked
             except asyncio.CancelledError:
                 self.in_background(endpoint.end(session))
                 raise
@@ -198,7 +201,7 @@ class RemoteEnvPool:
                 return
             except LinkLost as error:
                 if time.monotonic() >= end:
-                    raise EnvError(
+                    raise EnvUnreachable(
                         f"{error}. Start the service (sdar-env serve), or correct env.service.endpoints"
                     ) from error
             await asyncio.sleep(0.3)

@@ -71,6 +71,7 @@ class RemoteSession:
         if call is not None and not call.done():
             call.cancel()
         endpoint.active -= 1
+        endpoint.sessions.discard(self._id)
         self._pool.in_background(endpoint.end(self._id))
 
     async def __aenter__(self) -> RemoteSession:

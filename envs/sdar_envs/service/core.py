@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sdar_envs import registry
-from sdar_envs.base import EnvError, StepInfo
+from sdar_envs.base import EnvError, NoPlace, StepInfo
 from sdar_envs.pool import EnvPool, EpisodeFailed
 from sdar_envs.service import messages
 from sdar_envs.service import protocol as p
@@ -70,6 +70,11 @@ class EnvService:
                 return await self._reset(request, connection)
             if isinstance(request, messages.Close):
                 self._end(request.session, "closed")
+                return {"ok": None}
+            if isinstance(request, messages.Resume):
+                for session_id in request.sessions:
+                    if session_id in self._sessions:
+                        self._sessions[session_id].used_by(connection)
                 return {"ok": None}
             if isinstance(request, messages.Tasks):
                 return {"ok": await self._tasks.digest(request.split)}
@@ -159,7 +164,7 @@ class EnvService:
             return p.error(refusal.kind, str(refusal))
         except EpisodeFailed as error:
             return p.error(p.FAILED, str(error))
-        except EnvError as error:  # the pool can start no workers any more
+        except (EnvError, NoPlace) as error:  # the pool can start no workers any more
             log("pool broken", logging.ERROR, reason=str(error))
             return p.error(p.UNAVAILABLE, str(error))
         finally:

@@ -49,7 +49,8 @@ class Endpoint:
         patience: with its connections.
 
     Attributes:
-        active: sessions open here.
+        active: sessions open here, or being opened.
+        sessions: ids of those open here; a new connection tells them, so that none is taken for given up.
         recent: tasks begun here, oldest first.
         ended: sessions that the service has not been told yet to end.
         down_until: monotonic time before which no new session is tried here.
@@ -61,8 +62,11 @@ class Endpoint:
         self.url, self._token, self._expected, self._patience = url, token, expected, patience
         self._link: Link | None = None
         self._connecting: asyncio.Task[Link] | None = None
+        self._returning: asyncio.Task[None] | None = None
+        self._closed = False
         self.hello: dict[str, Any] = {}
         self.active = 0
+        self.sessions: set[str] = set()
         self.recent: list[str] = []
         self.ended: set[str] = set()
         self.draining = False
@@ -170,9 +174,11 @@ class Endpoint:
             pass  # it ends sessions that nobody asks for by itself
 
     async def close(self) -> None:
-        if self._connecting is not None and not self._connecting.done():
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+        self._closed = True
+        for task in (self._returning, self._connecting):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._link is not None:
             await self._link.close()
 
@@ -181,10 +187,14 @@ class Endpoint:
         return self.hello[{"reset": "reset_deadline"}.get(op, "step_deadline")]
 
     async def _connect(self) -> Link:
-        link = await Link.open(self.url, self._token, self._patience.connect, self._patience.ping, self._on_event)
+        patience, heard = self._patience, (self._on_event, self._on_lost)
+        link = await Link.open(self.url, self._token, patience.connect, patience.ping, *heard)
         try:
             answer = await link.ask({"op": "hello", "protocol": p.VERSION}, self._patience.connect)
             self._check(answer)
+            if self.connections and self.sessions:
+                resumed = {"op": "resume", "sessions": sorted(self.sessions)}
+                await link.ask(resumed, self._patience.connect)
         except BaseException:
             await link.close()
             raise
@@ -215,3 +225,23 @@ class Endpoint:
     def _on_event(self, event: str) -> None:
         if event == p.DRAINING:
             self.draining = True
+
+    def _on_lost(self) -> None:
+        """Come back for the sessions that are open, also while none of them has anything to ask."""
+        lost = None if self._link is None else self._link.lost
+        if self._closed or lost is None or lost.final or not self.sessions:
+            return
+        if self._returning is None or self._returning.done():
+            self._returning = asyncio.get_running_loop().create_task(self._return())
+
+    async def _return(self) -> None:
+        end, pause = time.monotonic() + self._patience.reconnect, _FIRST_PAUSE
+        while self.sessions and time.monotonic() < end:
+            try:
+                await self.connect()
+                return
+            except LinkLost:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            except EnvError:  # its sessions' next requests say it
+                return

@@ -51,10 +51,11 @@ class Link:
 
     Args:
         on_event: called with the name of each event.
+        on_lost: called once, when the connection ended.
     """
 
-    def __init__(self, socket: ClientConnection, on_event: Callable[[str], None]) -> None:
-        self._socket, self._on_event = socket, on_event
+    def __init__(self, socket: ClientConnection, on_event: Callable[[str], None], on_lost: Callable[[], None]) -> None:
+        self._socket, self._on_event, self._on_lost = socket, on_event, on_lost
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._ids = itertools.count()
         self.lost: LinkLost | None = None
@@ -62,7 +63,13 @@ class Link:
 
     @classmethod
     async def open(
-        cls, endpoint: str, token: str | None, timeout: float, ping: float, on_event: Callable[[str], None]
+        cls,
+        endpoint: str,
+        token: str | None,
+        timeout: float,
+        ping: float,
+        on_event: Callable[[str], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> Link:
         """Connect within `timeout` seconds; `ping` seconds without a sign of life end the connection later on.
 
@@ -85,7 +92,7 @@ class Link:
             raise LinkLost(f"{endpoint} answers with status {status}") from error
         except (OSError, asyncio.TimeoutError, InvalidHandshake, InvalidURI) as error:
             raise LinkLost(f"{endpoint} cannot be reached: {error or type(error).__name__}") from error
-        return cls(socket, on_event)
+        return cls(socket, on_event, on_lost)
 
     async def ask(self, message: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Send one request; returns its answer, with ``ok`` or ``error``. `LinkLost` if none came."""
@@ -135,7 +142,9 @@ class Link:
             answer.set_result(message)
 
     def _lose(self, error: LinkLost) -> LinkLost:
-        self.lost = self.lost or error
+        if self.lost is None:
+            self.lost = error
+            self._on_lost()
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(self.lost)

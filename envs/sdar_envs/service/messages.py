@@ -48,7 +48,12 @@ class Close(_Request):
     session: SessionId
 
 
-Request = Hello | Tasks | Reset | Step | Close
+class Resume(_Request):
+    op: Literal["resume"]
+    sessions: list[SessionId]
+
+
+Request = Hello | Tasks | Reset | Step | Close | Resume
 _READER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 _ID: TypeAdapter[dict] = TypeAdapter(dict)
 

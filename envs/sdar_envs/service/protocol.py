@@ -10,6 +10,7 @@ A request is ``{"id": n, "op": ..., ...}``; each gets exactly one answer with th
 | ``reset`` | ``session``, ``split``, ``task``, ``seed`` | ``[observation, info]`` |
 | ``step`` | ``session``, ``seq``, ``action`` | ``[observation, reward, terminated, truncated, info]`` |
 | ``close`` | ``session`` | ``null`` |
+| ``resume`` | ``sessions`` | ``null``; they are this connection's now, those that are known |
 
 A session is one episode. The client chooses its id (32 hexadecimal digits, drawn at random), `reset` opens it, and the
 k-th step carries ``seq`` k. Sessions do not belong to a connection: a request that got no answer is sent again, on
@@ -24,7 +25,7 @@ from typing import Any
 
 from sdar_envs.base import TaskRef
 
-VERSION = 1
+VERSION = 2
 PATH = "/v1/play"
 TOKEN_VARIABLE = "SDAR_ENV_TOKEN"
 DRAINING = "draining"  # an event: no new sessions here; those in play go on

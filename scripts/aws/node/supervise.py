@@ -34,6 +34,7 @@ CRASHES, WINDOW = 4, 3600.0  # so many crashes within so many seconds are too ma
 PAUSE = 15.0  # seconds before another start; after a crash twice as long each time
 UPLOAD_SECONDS = 90.0
 LET_GO = 5  # tries; a node that stays by mistake costs
+METRICS = "metrics.jsonl"  # a run that has trained has one
 RECORDS = "records"  # under the run's prefix: everything in the run's folder but checkpoints
 
 
@@ -131,8 +132,11 @@ class Node:
         return self._child.wait()
 
     def _make_room(self) -> None:
-        """Put a started run without a complete checkpoint aside: it cannot go on, and has nothing to lose."""
-        if self._run_dir.exists() and not any(map(zipfile.is_zipfile, self._run_dir.glob(LAST_WRITTEN))):
+        """Put a run that has trained, without a complete checkpoint, aside: it cannot go on, and has nothing to lose.
+
+        One that has not trained is left: what of a checkpoint was fetched from S3 so far need not come again.
+        """
+        if (self._run_dir / METRICS).exists() and not any(map(zipfile.is_zipfile, self._run_dir.glob(LAST_WRITTEN))):
             number = len(list(self._run_dir.parent.glob(f"{self._run_dir.name}.aside-*"))) + 1
             self._run_dir.rename(self._run_dir.with_name(f"{self._run_dir.name}.aside-{number}"))
 

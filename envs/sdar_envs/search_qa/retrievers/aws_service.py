@@ -9,7 +9,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError, missing_package, settings
+from sdar_envs.search_qa.retrievers.base import (
+    PROBE_RETRIES,
+    Hit,
+    Retriever,
+    RetrieverAway,
+    RetrieverError,
+    missing_package,
+    settings,
+)
 
 # Codes of errors that may pass; those of the server (5xx) too.
 _TRANSIENT = {
@@ -72,7 +80,7 @@ class AwsRetriever(Retriever):
         self._where, self._retries, self._deadline = where, retries, chosen["deadline"]
         self._client = _client(self.name, self.service, chosen)
         if chosen["probe"]:
-            self._retries = 0
+            self._retries = min(retries, PROBE_RETRIES)
             try:
                 self.search(["probe"], 1)
             finally:
@@ -118,7 +126,7 @@ class AwsRetriever(Retriever):
                     reason += f"; the deadline of {self._deadline:g} s leaves no time for more"
                     break
                 time.sleep(pause)
-        raise RetrieverError(f"no answer from {self._where} after {attempt} attempts: {reason}")
+        raise RetrieverAway(f"no answer from {self._where} after {attempt} attempts: {reason}")
 
     def _once(self, ask: Callable[[], tuple[list[Hit], Any]]) -> tuple[list[Hit], Any]:
         from botocore import exceptions as aws

@@ -7,11 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sdar_envs.base import EnvError
+from sdar_envs.base import EnvError, EnvUnreachable
+
+PROBE_RETRIES = 2  # of the first question: a wrong address shows soon, and a busy server is none
 
 
 class RetrieverError(EnvError):
     """A search could not be answered, or an engine could not be opened; the message says what to do."""
+
+
+class RetrieverAway(RetrieverError, EnvUnreachable):
+    """A search engine elsewhere gave no answer, however often it was asked."""
 
 
 @dataclass(frozen=True)

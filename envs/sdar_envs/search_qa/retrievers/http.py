@@ -14,7 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdar_envs.search_qa.contract import beginning, read_answer
-from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError, missing_package, settings
+from sdar_envs.search_qa.retrievers.base import (
+    PROBE_RETRIES,
+    Hit,
+    Retriever,
+    RetrieverAway,
+    RetrieverError,
+    missing_package,
+    settings,
+)
 
 _TRANSIENT = (429, 500, 502, 503, 504)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds
@@ -100,7 +108,7 @@ class HttpRetriever(Retriever):
 
     def _probe(self) -> None:
         patient = self._retries
-        self._retries = 0
+        self._retries = min(patient, PROBE_RETRIES)
         try:
             for _ in self._urls:
                 self.search(["probe"], 1)
@@ -122,7 +130,7 @@ class HttpRetriever(Retriever):
                     reason += f"; the deadline of {self._deadline:g} s leaves no time for more"
                     break
                 time.sleep(pause)
-        raise RetrieverError(f"no answer from the retriever at {url} after {attempt} attempts: {reason}")
+        raise RetrieverAway(f"no answer from the retriever at {url} after {attempt} attempts: {reason}")
 
     def _once(self, url: str, body: bytes, end: float) -> bytes:
         """One attempt that ends at `end` (monotonic seconds) even if the server sends byte by byte."""
