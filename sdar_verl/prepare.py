@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sdar_envs import registry
 from sdar_envs.base import EnvError
 
-from sdar_verl import preflight
+from sdar_verl import gpu_machine, preflight
 from sdar_verl.checkpoints import complete_steps, has_trained, prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
@@ -21,7 +21,7 @@ from sdar_verl.manifest import FILE as MANIFEST
 from sdar_verl.manifest import ManifestError, build_manifest, data_hash, earlier_starts, read_manifest, write_manifest
 from sdar_verl.redaction import check_secrets, redact
 from sdar_verl.rehearsal import rehearse
-from sdar_verl.requirements import check_backbone, check_checkpoints, check_teacher
+from sdar_verl.requirements import check_backbone, check_checkpoints, check_ranks, check_teacher
 from sdar_verl.run_skills import first_skills, pinned_skills
 from sdar_verl.served_client import check_remote_teacher
 from sdar_verl.settings import Settings
@@ -55,6 +55,7 @@ def prepare(config: DictConfig) -> None:
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"verl refuses the configuration: {error}") from error
     check_backbone(plain, settings)
+    check_ranks(plain)
     check_teacher(plain, settings)
     _check_lengths(plain, settings)
     panel = _check_tasks(plain, settings)
@@ -148,6 +149,17 @@ def _check_machine(plain: dict[str, Any], settings: Settings) -> None:
     preflight.require_disk(trainer["default_local_dir"], DISK_GIB)
     preflight.require_shared_memory(SHARED_GIB)
     preflight.require_open_files(OPEN_FILES)
+    servers = (
+        settings.teacher.server
+        if settings.distillation is not None and settings.teacher.placement == "server"
+        else None
+    )
+    if init["address"] == "local" and trainer["device"] == "cuda":
+        extra = 0 if servers is None else servers.replicas * servers.tensor_parallel_size
+        gpu_machine.require_gpus(
+            trainer["nnodes"] * trainer["n_gpus_per_node"] + extra,
+            "trainer.nnodes x n_gpus_per_node" + (" and sdar.teacher.server's" if extra else ""),
+        )
     if init["address"] == "local":
         # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
         needed = plain["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]
@@ -155,8 +167,8 @@ def _check_machine(plain: dict[str, Any], settings: Settings) -> None:
             needed += 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"]
         else:  # the machine's own: what is held all the time, and one to place the others with
             needed += 3 + 3 * trainer["n_gpus_per_node"]
-        if settings.distillation is not None and settings.teacher.placement == "server":
-            needed += settings.teacher.server.replicas
+        if servers is not None:
+            needed += servers.replicas
         preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"] or os.cpu_count() or 1})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.served_client import longest_request
 from sdar_verl.settings import Settings
 
+_PREFILL_TOKENS = 2048  # of a pass, as the run's own teacher servers have it
 # Right on rows of turns: the rows of an episode share one advantage (gae: each turn ends with the episode's return).
 STEP_ROWS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "gae")
 
@@ -32,6 +34,28 @@ def check_backbone(plain: dict[str, Any], settings: Settings) -> None:
         )
     if (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False):
         _check_bypass(settings)
+
+
+def check_ranks(plain: dict[str, Any]) -> None:
+    """Numbers of GPUs that verl refuses only after models are loaded, or after the first rollout."""
+    trainer, parts, rollout = plain["trainer"], plain["actor_rollout_ref"], plain["actor_rollout_ref"]["rollout"]
+    ranks = trainer["nnodes"] * trainer["n_gpus_per_node"]
+    engine = [rollout.get(f"{kind}_parallel_size") or 1 for kind in ("tensor_model", "data", "pipeline_model")]
+    if ranks % math.prod(engine):
+        raise ConfigError(
+            f"{ranks} GPUs (trainer.nnodes x n_gpus_per_node) cannot be cut into rollout engines of "
+            f"{math.prod(engine)} (rollout.tensor_model_parallel_size, data_ and pipeline_); change one of them"
+        )
+    updated = {"actor_rollout_ref.actor": parts["actor"]}
+    if plain["algorithm"]["adv_estimator"] == "gae":
+        updated["critic"] = plain["critic"]
+    for name, part in updated.items():
+        groups = ranks // (part.get("ulysses_sequence_parallel_size") or 1)
+        if groups and part["ppo_mini_batch_size"] * rollout["n"] % groups:
+            raise ConfigError(
+                f"{name}.ppo_mini_batch_size={part['ppo_mini_batch_size']} x rollout.n={rollout['n']} rows of an "
+                f"update cannot be shared out evenly to {groups} ranks; change one of them or the number of GPUs"
+            )
 
 
 def _check_bypass(settings: Settings) -> None:
@@ -155,6 +179,13 @@ def _check_engine(plain: dict[str, Any], settings: Settings, reference: bool) ->
                 rollout["max_model_len"] is not None and rollout["max_model_len"] < longest
             ),
         }
+        if plain["trainer"]["device"] != "cpu" and (rollout["max_num_batched_tokens"] or 0) > _PREFILL_TOKENS:
+            print(
+                "[sdar] WARNING: sdar.teacher.placement=rollout forms the logits of whole prompts beside the model; "
+                "vLLM reserves no memory for them; set actor_rollout_ref.rollout.max_num_batched_tokens="
+                f"{_PREFILL_TOKENS}",
+                flush=True,
+            )
     elif settings.teacher.remote.on_failure == "fallback":
         problems[
             "actor_rollout_ref.actor.use_kl_loss=true (its coefficient may be 0) for on_failure=fallback"

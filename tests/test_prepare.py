@@ -157,6 +157,14 @@ REFUSED = {
     "no such skills": (["sdar.skills.store=nothing"], "sdar.skills: .*nothing"),
     "no ranks": (["trainer.n_gpus_per_node=0"], "at least 1|n_gpus"),
     "a Ray cluster too small": (["ray_kwargs.ray_init.num_cpus=4"], r"CPU \d+ needed, 4 there"),
+    "ranks that cannot share an update": (
+        ["trainer.n_gpus_per_node=3"],
+        "mini_batch_size=4 x rollout.n=8 .* to 3 ranks",
+    ),
+    "engines that the ranks cannot fill": (
+        ["actor_rollout_ref.rollout.tensor_model_parallel_size=2"],
+        "1 GPUs .* cannot be cut into rollout engines of 2",
+    ),
     "a machine too small": (
         ["ray_kwargs.ray_init.num_cpus=null", "transfer_queue.backend.SimpleStorage.num_data_storage_units=9999"],
         r"CPU 10005 needed, .*num_data_storage_units",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
 
@@ -59,18 +60,10 @@ class EnvAgentLoop(AgentLoopBase):
             uid=kwargs["uid"],
             session=int(kwargs["session_id"]),
         )
-        try:
-            played = await _runtime.play(TaskRef(**kwargs["task"]), who, generate, extend)
-        except Exception as error:
-            _runtime.error = _runtime.error or error  # verl logs it and would train on without the episode
-            raise
+        played = await _runtime.play(TaskRef(**kwargs["task"]), who, generate, extend)
         outputs = [_output(row, played, who, last=row is played.rows[-1]) for row in played.rows]
         if who.split == "train" and _runtime.scores_in_rollout:
-            try:
-                gaps, seconds = await engine_gaps(played.rows, prefill, who.step - 1)
-            except Exception as error:
-                _runtime.error = _runtime.error or error
-                raise
+            gaps, seconds = await engine_gaps(played.rows, prefill, who.step - 1)
             for output, gap in zip(outputs, gaps, strict=True):
                 output.extra_fields.update({GAP: gap, SECONDS: seconds})
         return outputs
@@ -130,6 +123,21 @@ class SdarAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             pinned_skills(settings) if settings.uses_skills else None,
         )
 
+    async def _run_prompt(self, *args: Any, **kwargs: Any) -> None:
+        """verl leaves a group pending for ever whose status could not be written."""
+        await self._noticed(super()._run_prompt(*args, **kwargs))
+
+    async def _run_agent_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """verl logs what ends an episode, or keeps its rows from being stored, and would train on without it."""
+        return await self._noticed(super()._run_agent_loop(*args, **kwargs))
+
+    async def _noticed(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await work
+        except Exception as error:
+            self.runtime.error = self.runtime.error or error
+            raise
+
     async def check(self) -> int:
         """Process id, which shows that the worker lives; raises what ended an episode beside its environment."""
         if self.runtime.error is not None:
@@ -160,7 +168,7 @@ class SdarAgentLoopManager(AgentLoopManagerTQ):
         """Raise `ray.exceptions.RayActorError` if a worker died: its episodes would never end.
 
         Also raises the first error of an episode that is no failure of its environment (a prompt that can never fit, a
-        missing skill, a broken rollout engine).
+        missing skill, a broken rollout engine, rows that cannot be stored).
         """
         ray.get([worker.check.remote() for worker in self.agent_loop_workers], timeout=timeout)
 

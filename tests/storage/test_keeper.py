@@ -202,12 +202,16 @@ def test_leftovers_of_killed_uploads_are_swept_by_the_next_start(start, place):
     remote = RemoteCheckpoints(place)
     stray = place.key("checkpoints", "step-0000000002.start-000001.0badcafe", "checkpoint", "data.pt")
     own = place.key("checkpoints", "step-0000000002.start-000002.0badcafe", "checkpoint", "data.pt")
-    for key in (stray, own):
+
+    def half(key):
         remote.client.put_object(Bucket=place.bucket, Key=key, Body=b"half")
         remote.client.create_multipart_upload(Bucket=place.bucket, Key=f"{key}.part")
+
+    half(stray)
     run.keeper.close()
     second = start("second")
     assert second.identity.start == 2
+    half(own)
     second.save(2)
     second.uploaded(2)
     keys = [key for key, _ in remote._objects("checkpoints")]
