@@ -2,7 +2,9 @@
 
 import itertools
 from random import Random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import webshop_world as world
 from sdar_envs.base import EnvError
@@ -51,6 +53,23 @@ def test_goals_are_the_originals(kind, seed, shuffle):
     assert here == goals
     assert [prices[shop.product(number).asin] for number in range(world.PRODUCTS)] == book.prices.tolist()
     assert [book.category(i) for i in range(20)] == [shop.product(book[i].number).category for i in range(20)]
+
+
+def test_a_product_that_nobody_can_choose_draws_a_price_cap_like_all_others():
+    """An option without values leaves no goal of it; the caps of all later products must not move for that."""
+    from sdar_envs.webshop.goals import GoalBook, _draw
+
+    prepared = SimpleNamespace(
+        prices=np.array([[15.0, np.nan]] * 4),
+        instructed=np.array([1, 1, 0, 1], bool),
+        combinations=np.array([2, 0, 0, 3]),
+    )
+    drawn = _draw(prepared, "synthetic", 0, 1)
+    rng = Random(0)
+    assert drawn["caps"].tolist() == [max(rng.sample([20.0, 30.0, 40.0, 50.0], 2)) for _ in range(3)]
+    book = GoalBook.__new__(GoalBook)
+    book._starts = drawn["starts"]
+    assert [int(drawn["numbers"][book._unit(place)]) for place in range(5)] == [0, 0, 3, 3, 3]
 
 
 def test_a_large_catalogues_goals_are_kept_in_files(monkeypatch, tmp_path):

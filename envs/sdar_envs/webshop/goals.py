@@ -141,7 +141,8 @@ def _draw(prepared: Prepared, kind: str, seed: int, shuffle_seed: int) -> dict[s
     rng = Random(seed)
     prices = _draw_prices(prepared.prices, rng)
     counts = prepared.combinations if kind == "synthetic" else prepared.humans
-    numbers = np.flatnonzero(counts).astype(np.int32)
+    # the original draws a product's cap before it looks at the options, of which one may have no values
+    numbers = np.flatnonzero(prepared.instructed if kind == "synthetic" else counts).astype(np.int32)
     if kind == "synthetic":  # one cap for all goals of a product
         sizes = counts[numbers].astype(np.int64)
     else:

@@ -25,7 +25,7 @@ from sdar_envs.webshop.index import SearchIndex
 from sdar_envs.webshop.index_build import build
 from sdar_envs.webshop.records import Records, map_array, write_folder, write_records
 
-VERSION = 4  # raise it when the same catalogue gives other files
+VERSION = 5  # raise it when the same catalogue gives other files
 MANIFEST = "prepared.json"
 AUTOMATIC = 64 << 20  # bytes; larger catalogues are prepared by command only
 _NO_CATEGORY = 255  # of a product that nobody asks for
@@ -40,7 +40,8 @@ class Prepared:
         products: the catalogue's entries, in file order.
         index: search over them.
         prices: lowest and highest price in dollars (N, 2); the second is NaN where there is one price.
-        combinations: synthetic goals of each product (N).
+        instructed: whether a product has an instruction, and so draws a price cap (N).
+        combinations: synthetic goals of each product (N); none where an option has no values.
         humans: usable human instructions of each product (N).
         categories: each product's place in `CATEGORIES` (N).
         names_hash: hash over ids and names; noun tables belong to it.
@@ -51,6 +52,7 @@ class Prepared:
     products: Records
     index: SearchIndex
     prices: np.ndarray
+    instructed: np.ndarray
     combinations: np.ndarray
     humans: np.ndarray
     categories: np.ndarray
@@ -111,13 +113,13 @@ def prepare(files: CatalogueFiles, folder: Path, limit: int | None = None) -> No
     write_folder(folder, MANIFEST, lambda partial: _write(files, partial, limit))
 
 
-_COLUMNS = ("prices", "combinations", "humans", "categories")
+_COLUMNS = ("prices", "instructed", "combinations", "humans", "categories")
 
 
 def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
     pairs: list[tuple[str, str]] = []
     content = hashlib.sha256()
-    columns: tuple[list, ...] = ([], [], [], [])
+    columns: tuple[list, ...] = ([], [], [], [], [])
 
     def pass_through() -> Iterator[Product]:
         for product in read_products(files, limit):
@@ -141,7 +143,7 @@ def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
         texts.seek(0)
         build((tuple(json.loads(line)) for line in texts), folder)
     (folder / "text.tmp").unlink()
-    types = (np.float64, np.int64, np.int32, np.uint8)
+    types = (np.float64, np.bool_, np.int64, np.int32, np.uint8)
     for name, column, kind in zip(_COLUMNS, columns, types, strict=True):
         np.save(folder / f"{name}.npy", np.array(column, kind))
     manifest = {"version": VERSION, "products": count, "names_hash": names_hash(pairs), "content": content.hexdigest()}
@@ -160,14 +162,15 @@ def _row(product: Product) -> tuple[Any, ...]:
     if product.instruction is not None and not product.instruction_attributes:
         raise EnvError(f"product {product.asin} has an instruction without attributes, so no goal can be made of it")
     lowest, highest = (*product.prices, math.nan)[:2]
-    count = math.prod(map(len, product.options.values())) if product.instruction is not None else 0
+    instructed = product.instruction is not None
+    count = math.prod(map(len, product.options.values())) if instructed else 0
     humans = sum(1 for _, attributes, _ in product.human if attributes)
     if product.category in CATEGORIES:
-        return (lowest, highest), count, humans, CATEGORIES.index(product.category)
+        return (lowest, highest), instructed, count, humans, CATEGORIES.index(product.category)
     if count or humans:
         known = ", ".join(CATEGORIES)
         raise EnvError(f"product {product.asin} has goals in the unknown category {product.category!r}; known: {known}")
-    return (lowest, highest), count, humans, _NO_CATEGORY
+    return (lowest, highest), instructed, count, humans, _NO_CATEGORY
 
 
 def product_from(record: dict[str, Any]) -> Product:
