@@ -56,7 +56,7 @@ OWN_CALLS = {
 PAIRS = [
     (SdarTrainer, PPOTrainerSync, OWN_STEPS),
     (agent_loop.EnvAgentLoop, loops.AgentLoopBase, set()),
-    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "teacher_rows", "pool_stats", "close"}),
+    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "teacher_rows", "pool_stats", "close", "_noticed"}),
     (
         agent_loop.SdarAgentLoopManager,
         agent_loop_tq.AgentLoopManagerTQ,

@@ -443,7 +443,7 @@ async def random_actions(
                         action = rng.choices(RUDE, weights)[0]
                         assert (await session.step(action))[0] == f"{name}:{step}:{action}"
                         done += 1
-                        if wire is not None and rng.random() < 0.001:
+                        if wire is not None and (rng.random() < 0.001 or done == actions // 2):
                             wire.cut()
                 except EpisodeFailed as error:
                     assert "ZeroDivisionError" in str(error) or "lost" in str(error), error
