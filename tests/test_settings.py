@@ -7,6 +7,7 @@ import pytest
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.guards import GUARDS
+from sdar_verl.methods import composed
 from sdar_verl.settings import Settings
 
 CONFIG = {
@@ -337,3 +338,10 @@ def test_guards_are_read_and_the_gates_is_left_out_without_a_gate():
     config["sdar"]["guards"]["kl"] = {}
     with pytest.raises(ConfigError, match="unknown guard sdar.guards.kl"):
         Settings.from_config(config)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_padding_rows_are_spread_over_the_updates(platform):
+    """verl's rows that fill up a batch stand last; unshuffled, a step's last update would be made of them."""
+    actor = composed([f"platform={platform}"]).actor_rollout_ref.actor
+    assert actor.shuffle and actor.use_dynamic_bsz
