@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh clone to a report on GRPO and SDAR. Arguments go to `sdar quickstart`: --minutes, --model, --env, --seed, --out.
+# From a fresh clone to a report on GRPO and SDAR. Arguments go to `sdar quickstart`: --minutes, --model, --env, --seed,
+# --out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 extra=()

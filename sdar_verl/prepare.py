@@ -149,27 +149,25 @@ def _check_machine(plain: dict[str, Any], settings: Settings) -> None:
     preflight.require_disk(trainer["default_local_dir"], DISK_GIB)
     preflight.require_shared_memory(SHARED_GIB)
     preflight.require_open_files(OPEN_FILES)
-    servers = (
-        settings.teacher.server
-        if settings.distillation is not None and settings.teacher.placement == "server"
-        else None
-    )
-    if init["address"] == "local" and trainer["device"] == "cuda":
+    if init["address"] != "local":
+        return
+    served = settings.distillation is not None and settings.teacher.placement == "server"
+    servers = settings.teacher.server if served else None
+    if trainer["device"] == "cuda":
         extra = 0 if servers is None else servers.replicas * servers.tensor_parallel_size
         gpu_machine.require_gpus(
             trainer["nnodes"] * trainer["n_gpus_per_node"] + extra,
             "trainer.nnodes x n_gpus_per_node" + (" and sdar.teacher.server's" if extra else ""),
         )
-    if init["address"] == "local":
-        # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
-        needed = plain["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]
-        if init["num_cpus"] is not None:
-            needed += 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"]
-        else:  # the machine's own: what is held all the time, and one to place the others with
-            needed += 3 + 3 * trainer["n_gpus_per_node"]
-        if servers is not None:
-            needed += servers.replicas
-        preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"] or os.cpu_count() or 1})
+    # one logical CPU for each small actor; verl waits for ever for a placement that cannot be
+    needed = plain["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]
+    if init["num_cpus"] is not None:
+        needed += 8 + 4 * trainer["n_gpus_per_node"] + rollout["agent"]["num_workers"]
+    else:  # the machine's own: what is held all the time, and one to place the others with
+        needed += 3 + 3 * trainer["n_gpus_per_node"]
+    if servers is not None:
+        needed += servers.replicas
+    preflight.require_resources({"CPU": needed}, {"CPU": init["num_cpus"] or os.cpu_count() or 1})
 
 
 def _check_lengths(plain: dict[str, Any], settings: Settings) -> None:

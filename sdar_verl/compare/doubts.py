@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sdar_verl.config_diff import flat, is_place
+from sdar_verl.config_diff import differences, flat, is_place
 from sdar_verl.report.run import Run
 from sdar_verl.runs.command import seeds as seed_settings
 
@@ -32,14 +32,14 @@ def doubts(found: Comparison) -> list[str]:
     configs = {id(run): settings_of(run) for run in found.runs}
     for arm in found.arms:
         own = [configs[id(run)] for run in arm.runs.values() if configs[id(run)]]
-        if keys := _differing(own):
+        if keys := list(differences(*own)):
             lines.append(f"the runs of {arm.name} differ in more than their seed: {_some(keys)}")
     first, *others = found.arms
     for arm in others:
         if first.changes is None or arm.changes is None:
             continue
         pair = [configs[id(next(iter(own.runs.values())))] for own in (first, arm)]
-        if all(pair) and (keys := sorted(set(_differing(pair)) - first.changes - arm.changes - _DERIVED)):
+        if all(pair) and (keys := sorted(differences(*pair).keys() - first.changes - arm.changes - _DERIVED)):
             lines.append(f"{arm.name} and {first.name} differ in settings that neither of them is about: {_some(keys)}")
     seeds = {arm.name: sorted(arm.runs) for arm in found.arms}
     if len({tuple(own) for own in seeds.values()}) > 1:
@@ -69,11 +69,6 @@ def settings_of(run: Run) -> dict[str, str]:
     """The run's settings but for seeds and places, as dotted keys; empty where no manifest has them."""
     own = flat((run.manifest or {}).get("config") or {})
     return {key: value for key, value in own if key not in _SEEDS and not is_place(key)}
-
-
-def _differing(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    keys = {key for own in configs for key in own}
-    return sorted(key for key in keys if len({own.get(key, "absent") for own in configs}) > 1)
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -173,9 +173,8 @@ class RemoteCheckpoints:
         return len(left | self._abort_parts(before_start))
 
     def last_start(self) -> int:
-        """The run's latest start that left files here, a whole checkpoint or not; 0 for none."""
-        names = {entry.name for entry in self.entries(damaged=True)}.union(self._uploads())
-        return max((int(match[2]) for match in map(_NAME.fullmatch, names) if match), default=0)
+        """The run's latest start that left files here, of a whole checkpoint or not; 0 for none."""
+        return max((int(match[2]) for match in map(_NAME.fullmatch, self._uploads()) if match), default=0)
 
     def _uploads(self) -> dict[str, list[str]]:
         """Keys of the files by the checkpoint's name, sealed or not."""

@@ -66,7 +66,7 @@ def restore(
             "sdar.checkpoints.s3"
         )
     identity = RunIdentity.read(run_dir) or RunIdentity.new()
-    return identity.after(0 if remote is None else remote.last_start())
+    return identity.after(0 if remote is None else max(remote.last_start(), *(entry.start for entry in everything), 0))
 
 
 def _newest(

@@ -113,13 +113,19 @@ def prepare(files: CatalogueFiles, folder: Path, limit: int | None = None) -> No
     write_folder(folder, MANIFEST, lambda partial: _write(files, partial, limit))
 
 
-_COLUMNS = ("prices", "instructed", "combinations", "humans", "categories")
+_COLUMNS = {
+    "prices": np.float64,
+    "instructed": np.bool_,
+    "combinations": np.int64,
+    "humans": np.int32,
+    "categories": np.uint8,
+}
 
 
 def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
     pairs: list[tuple[str, str]] = []
     content = hashlib.sha256()
-    columns: tuple[list, ...] = ([], [], [], [], [])
+    columns: list[list] = [[] for _ in _COLUMNS]
 
     def pass_through() -> Iterator[Product]:
         for product in read_products(files, limit):
@@ -143,8 +149,7 @@ def _write(files: CatalogueFiles, folder: Path, limit: int | None) -> None:
         texts.seek(0)
         build((tuple(json.loads(line)) for line in texts), folder)
     (folder / "text.tmp").unlink()
-    types = (np.float64, np.bool_, np.int64, np.int32, np.uint8)
-    for name, column, kind in zip(_COLUMNS, columns, types, strict=True):
+    for (name, kind), column in zip(_COLUMNS.items(), columns, strict=True):
         np.save(folder / f"{name}.npy", np.array(column, kind))
     manifest = {"version": VERSION, "products": count, "names_hash": names_hash(pairs), "content": content.hexdigest()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from sdar_envs.search_qa.retrievers.base import (
-    PROBE_RETRIES,
-    Hit,
-    Retriever,
-    RetrieverAway,
-    RetrieverError,
-    missing_package,
-    settings,
-)
+from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError, missing_package, settings
+from sdar_envs.search_qa.retrievers.patience import Failed, Patience
 
 # Codes of errors that may pass; those of the server (5xx) too.
 _TRANSIENT = {
@@ -36,12 +28,7 @@ _REFUSED = {
     "ExpiredTokenException",
     "InvalidSignatureException",
 }
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds
 PATIENCE = {"region": None, "endpoint": None, "timeout": 20.0, "retries": 10, "deadline": 120.0, "probe": True}
-
-
-class _Failed(Exception):
-    """One call failed in a way that another one may not."""
 
 
 class AwsRetriever(Retriever):
@@ -77,14 +64,11 @@ class AwsRetriever(Retriever):
         retries = chosen["retries"]
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise RetrieverError(f"retries of retriever {self.name} must be a whole number from 0, got {retries!r}")
-        self._where, self._retries, self._deadline = where, retries, chosen["deadline"]
+        self._where, self._patience = where, Patience(retries, chosen["deadline"])
         self._client = _client(self.name, self.service, chosen)
         if chosen["probe"]:
-            self._retries = min(retries, PROBE_RETRIES)
-            try:
+            with self._patience.short():
                 self.search(["probe"], 1)
-            finally:
-                self._retries = retries
 
     @classmethod
     def open(cls, config: Mapping[str, Any]) -> Retriever:
@@ -104,29 +88,17 @@ class AwsRetriever(Retriever):
 
     def _find(self, query: str, k: int) -> list[Hit]:
         found: list[Hit] = []
-        token, end = None, time.monotonic() + self._deadline
+        token, end = None, time.monotonic() + self._patience.deadline
         while True:
-            hits, following = self._patiently(lambda token=token: self._page(query, k, token), end)
+            hits, following = self._patience.ask(
+                lambda token=token: self._once(lambda: self._page(query, k, token)), end, lambda: self._where
+            )
             found += hits
             if following is None or len(found) >= k:
                 return found[:k]
             if following == token or time.monotonic() >= end:
                 raise RetrieverError(f"{self._where} has ever more pages without {k} passages of text")
             token = following
-
-    def _patiently(self, ask: Callable[[], tuple[list[Hit], Any]], end: float) -> tuple[list[Hit], Any]:
-        for attempt in range(1, self._retries + 2):
-            try:
-                return self._once(ask)
-            except _Failed as error:
-                reason = str(error)
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-            if attempt <= self._retries:
-                if time.monotonic() + pause >= end:
-                    reason += f"; the deadline of {self._deadline:g} s leaves no time for more"
-                    break
-                time.sleep(pause)
-        raise RetrieverAway(f"no answer from {self._where} after {attempt} attempts: {reason}")
 
     def _once(self, ask: Callable[[], tuple[list[Hit], Any]]) -> tuple[list[Hit], Any]:
         from botocore import exceptions as aws
@@ -138,14 +110,14 @@ class AwsRetriever(Retriever):
             code, message = said.get("Code", ""), said.get("Message", "")
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             if code in _TRANSIENT or status >= 500:
-                raise _Failed(f"{code}: {message}") from error
+                raise Failed(f"{code}: {message}") from error
             raise RetrieverError(f"{self._where}: {code}: {message}{self._advice(code)}") from error
         except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
             raise RetrieverError(
                 f"{self._where}: no AWS credentials ({error}); give the machine a role, or log in"
             ) from error
         except (aws.HTTPClientError, aws.ConnectionError) as error:
-            raise _Failed(f"it cannot be reached: {error}") from error
+            raise Failed(f"it cannot be reached: {error}") from error
         except aws.BotoCoreError as error:
             raise RetrieverError(f"{self._where}: {error}") from error
 

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 
 from sdar_envs.base import EnvError, EnvUnreachable
 
-PROBE_RETRIES = 2  # of the first question: a wrong address shows soon, and a busy server is none
-
 
 class RetrieverError(EnvError):
     """A search could not be answered, or an engine could not be opened; the message says what to do."""

@@ -14,27 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdar_envs.search_qa.contract import beginning, read_answer
-from sdar_envs.search_qa.retrievers.base import (
-    PROBE_RETRIES,
-    Hit,
-    Retriever,
-    RetrieverAway,
-    RetrieverError,
-    missing_package,
-    settings,
-)
+from sdar_envs.search_qa.retrievers.base import Hit, Retriever, RetrieverError, missing_package, settings
+from sdar_envs.search_qa.retrievers.patience import LONGEST_PAUSE, Failed, Patience
 
 _TRANSIENT = (429, 500, 502, 503, 504)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds
 _CHUNK = 64 * 1024
-
-
-class _Failed(Exception):
-    """One attempt failed in a way that another one may not; `pause` is what the server asked for, in seconds."""
-
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        super().__init__(reason)
-        self.pause = pause
 
 
 class HttpRetriever(Retriever):
@@ -78,7 +62,7 @@ class HttpRetriever(Retriever):
             raise RetrieverError("timeout, deadline and max_bytes of retriever http must be positive numbers")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise RetrieverError(f"retries of retriever http must be a whole number from 0, got {retries!r}")
-        self._timeout, self._retries, self._deadline, self._max_bytes = timeout, retries, deadline, max_bytes
+        self._timeout, self._patience, self._max_bytes = timeout, Patience(retries, deadline), max_bytes
         self._urllib3 = urllib3
         self._pool = urllib3.PoolManager(retries=False)
         self._turn = random.randrange(len(self._urls))  # workers spread over the servers
@@ -107,36 +91,25 @@ class HttpRetriever(Retriever):
         self._pool.clear()
 
     def _probe(self) -> None:
-        patient = self._retries
-        self._retries = min(patient, PROBE_RETRIES)
-        try:
+        with self._patience.short():
             for _ in self._urls:
                 self.search(["probe"], 1)
-        finally:
-            self._retries = patient
 
     def _ask(self, body: bytes, queries: int, k: int) -> list[list[Hit]]:
-        end = time.monotonic() + self._deadline
-        for attempt in range(1, self._retries + 2):
+        end = time.monotonic() + self._patience.deadline
+
+        def attempt() -> list[list[Hit]]:
             self._turn = (self._turn + 1) % len(self._urls)
             url = self._urls[self._turn]
-            try:
-                return read_answer(self._once(url, body, min(end, time.monotonic() + self._timeout)), queries, k, url)
-            except _Failed as error:
-                reason, asked = str(error), error.pause
-            pause = max(asked, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
-            if attempt <= self._retries:
-                if time.monotonic() + pause >= end:
-                    reason += f"; the deadline of {self._deadline:g} s leaves no time for more"
-                    break
-                time.sleep(pause)
-        raise RetrieverAway(f"no answer from the retriever at {url} after {attempt} attempts: {reason}")
+            return read_answer(self._once(url, body, min(end, time.monotonic() + self._timeout)), queries, k, url)
+
+        return self._patience.ask(attempt, end, lambda: f"the retriever at {self._urls[self._turn]}")
 
     def _once(self, url: str, body: bytes, end: float) -> bytes:
         """One attempt that ends at `end` (monotonic seconds) even if the server sends byte by byte."""
         errors, left = self._urllib3.exceptions, end - time.monotonic()
         if left <= 0:
-            raise _Failed("no time was left")
+            raise Failed("no time was left")
         try:
             answer = self._pool.request(
                 "POST",
@@ -150,26 +123,26 @@ class HttpRetriever(Retriever):
         except errors.LocationParseError as error:
             raise RetrieverError(f"url of retriever http cannot be used: {error}") from error
         except errors.NewConnectionError as error:  # a kind of time-out to urllib3
-            raise _Failed(f"it cannot be reached: {error}") from error
+            raise Failed(f"it cannot be reached: {error}") from error
         except errors.TimeoutError as error:
-            raise _Failed(f"no answer within {left:.3g} s") from error
+            raise Failed(f"no answer within {left:.3g} s") from error
         except (errors.HTTPError, OSError) as error:
-            raise _Failed(f"{type(error).__name__}: {error}") from error
+            raise Failed(f"{type(error).__name__}: {error}") from error
         whole = False
         try:
             content = self._read(answer, end, left)
             whole = True
         except errors.TimeoutError as error:
-            raise _Failed(f"the answer was not complete within {left:.3g} s") from error
+            raise Failed(f"the answer was not complete within {left:.3g} s") from error
         except (errors.HTTPError, OSError) as error:
-            raise _Failed(f"the answer broke off ({type(error).__name__}: {error})") from error
+            raise Failed(f"the answer broke off ({type(error).__name__}: {error})") from error
         finally:
             if whole:
                 answer.release_conn()
             else:
                 answer.close()
         if answer.status in _TRANSIENT:
-            raise _Failed(f"status {answer.status}: {beginning(content)}", _retry_after(answer.headers))
+            raise Failed(f"status {answer.status}: {beginning(content)}", _retry_after(answer.headers))
         if answer.status != 200:
             raise RetrieverError(
                 f"the retriever at {url} refused the search: status {answer.status}: {beginning(content)}"
@@ -182,7 +155,7 @@ class HttpRetriever(Retriever):
         while True:
             left = end - time.monotonic()
             if left <= 0:
-                raise _Failed(f"the answer was not complete within {allowed:.3g} s")
+                raise Failed(f"the answer was not complete within {allowed:.3g} s")
             if socket is not None:
                 socket.settimeout(left)
             chunk = answer.read1(_CHUNK)
@@ -198,7 +171,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         asked = float(headers.get("Retry-After", "0"))
     except ValueError:
         return 0.0
-    return min(max(asked, 0.0), _LONGEST_PAUSE) if math.isfinite(asked) else 0.0
+    return min(max(asked, 0.0), LONGEST_PAUSE) if math.isfinite(asked) else 0.0
 
 
 def _positive(value: Any) -> bool:
