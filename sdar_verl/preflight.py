@@ -31,12 +31,15 @@ def require_memory(needed_gib: float) -> None:
         )
 
 
-def require_disk(path: Path | str, needed_gib: float) -> None:
-    """Refuse when the disk under `path` has less than `needed_gib` GiB left; `path` need not exist yet."""
+def require_disk(path: Path | str, needed_gib: float, why: str = "") -> None:
+    """Refuse when the disk under `path` has less than `needed_gib` GiB left; `path` need not exist yet.
+
+    `why` follows in the message what is free.
+    """
     have = host.free_disk(path) / host.GIB
     if have < needed_gib:
         raise PreflightError(
-            f"{needed_gib:g} GiB of disk are needed under {path}, {have:.1f} GiB are free",
+            f"{needed_gib:.4g} GiB of disk are needed under {path}, {have:.1f} GiB are free{why}",
             "make room, choose another folder or keep fewer checkpoints",
         )
 

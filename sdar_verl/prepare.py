@@ -12,6 +12,7 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError
 
 from sdar_verl import gpu_machine, preflight
+from sdar_verl.checkpoint_space import require_space
 from sdar_verl.checkpoints import complete_steps, has_trained, prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
@@ -67,7 +68,8 @@ def prepare(config: DictConfig) -> None:
     identity = restore(run_dir, root, settings.checkpoints, resume_mode=trainer["resume_mode"])
     before = _earlier_start(plain, settings)
     skills = _check_skills(settings, goes_on=before is not None) if settings.uses_skills else None
-    tokenizer = _check_model(plain)
+    model, tokenizer = _check_model(plain)
+    require_space(plain, model.to_dict(), DISK_GIB)
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
     if settings.distillation is not None and settings.teacher.placement == "remote":
@@ -234,8 +236,8 @@ def _check_skills(settings: Settings, *, goes_on: bool) -> SkillStore:
     return store
 
 
-def _check_model(plain: dict[str, Any]) -> Any:
-    """The tokenizer, after checking that it and the model belong together."""
+def _check_model(plain: dict[str, Any]) -> tuple[Any, Any]:
+    """The model's configuration and the tokenizer, after checking that they belong together."""
     from transformers import AutoConfig, AutoTokenizer
 
     model = plain["actor_rollout_ref"]["model"]
@@ -279,4 +281,4 @@ def _check_model(plain: dict[str, Any]) -> Any:
         )
     if not tokenizer.chat_template:
         raise ConfigError(f"the tokenizer of {path!r} has no chat template; use an instruct model")
-    return tokenizer
+    return config, tokenizer

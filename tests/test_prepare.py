@@ -169,6 +169,10 @@ REFUSED = {
         ["ray_kwargs.ray_init.num_cpus=null", "transfer_queue.backend.SimpleStorage.num_data_storage_units=9999"],
         r"CPU 10005 needed, .*num_data_storage_units",
     ),
+    "a disk too small for its checkpoints": (
+        ["trainer.total_training_steps=1000000000", "trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=null"],
+        r"GiB of disk are needed .* 1000000000 checkpoints of 0\.00\d+ GiB .*max_actor_ckpt_to_keep=None.*keep fewer",
+    ),
     "a run that cannot go on": (["sdar.run_dir={started}"], "without a complete checkpoint"),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from sdar_verl.checkpoints import complete_steps
+from sdar_verl.checkpoints import complete_steps, prune
 from sdar_verl.plan.cost import best_interval
 from sdar_verl.settings import Settings
 from sdar_verl.spot import SpotStop
@@ -34,9 +34,9 @@ class RunCheckpoints:
         self._served: Notice | None = None  # a wish to save that was met
         self._asynchronous = bool(config.actor_rollout_ref.actor.checkpoint.get("async_save"))
         self.saved_step, self._saved_at, self._save_seconds = step, time.monotonic(), None
-        keep_local = None
+        self._root, self._keep, keep_local = root, trainer.max_actor_ckpt_to_keep, None
         if settings.checkpoints.s3 is not None:  # verl would delete what is still being sent
-            keep_local = trainer.max_actor_ckpt_to_keep
+            self._keep, keep_local = None, self._keep
             with open_dict(config):
                 trainer.max_actor_ckpt_to_keep = trainer.max_critic_ckpt_to_keep = None
         identity = RunIdentity.read(run_dir)
@@ -62,6 +62,8 @@ class RunCheckpoints:
         self.saved_step = step
         if not self._asynchronous:  # else it is not complete yet
             self._keeper.saved(step)
+            if self._keep:  # verl forgets, when it starts again, what it wrote before
+                prune(self._root, self._keep)
 
     def is_due(self, step: int, last: bool) -> bool:
         """Whether `step`, just trained and not saved by verl's rhythm, must be."""

@@ -28,6 +28,7 @@ class Engine:
         lora_rank, lora_targets: 0 trains all weights.
         update_tokens, score_tokens: most tokens of a micro-batch on one GPU with and without gradient.
         mini_rows: rows of one optimizer step; `epochs`: times that a step's rows are trained on.
+        saves: what a checkpoint has (verl's `checkpoint.save_contents`); `saves_adapters_alone`: without the base.
     """
 
     model: ModelShape
@@ -49,6 +50,8 @@ class Engine:
     score_tokens: int
     mini_rows: int
     epochs: int
+    saves: tuple[str, ...]
+    saves_adapters_alone: bool
 
     @property
     def trainable(self) -> int:
@@ -97,6 +100,8 @@ def engine_values(
         "lora_rank": rank,
         "lora_targets": targets if isinstance(targets, str) else tuple(targets),
         "epochs": part["ppo_epochs"],
+        "saves": tuple(part["checkpoint"]["save_contents"]),
+        "saves_adapters_alone": bool(rank and part["checkpoint"].get("save_lora_only")),
     }
 
 

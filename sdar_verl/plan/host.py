@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sdar_verl.plan.engine import Engine
@@ -29,6 +30,7 @@ class Host:
         processes: busy processes.
         disk: part to bytes.
         checkpoint: what one checkpoint takes (weights and optimizer in the kept type, the critic's too).
+        kept: how many of the policy's lie on the disk at once.
         export: the weights alone in two bytes a number, as a Hugging Face folder.
         slots: episodes that the environment processes can play at once, on all machines.
     """
@@ -38,6 +40,7 @@ class Host:
     processes: int
     disk: dict[str, float]
     checkpoint: float
+    kept: int
     export: float
     slots: int
 
@@ -81,6 +84,7 @@ def estimate(job: Job, tokens_per_step: float) -> Host:
         processes=2 * gpus + job.server_gpus + round(processes) + round(job.agent_workers / job.nodes) + 2,
         disk={name: size for name, size in disk.items() if size or name != "teacher"},
         checkpoint=checkpoint + teacher + critic,
+        kept=_kept(job, job.keep),
         export=2 * job.model.params,
         slots=job.env_processes * job.envs_per_process,
     )
@@ -92,15 +96,21 @@ def _whole(engine: Engine | None) -> float:
 
 
 def _checkpoint(engine: Engine) -> float:
-    """Weights and AdamW's moments."""
-    return engine.weight_bytes * (engine.kept + 2 * engine.trainable)
+    """Weights, AdamW's moments and a Hugging Face model, as far as they are saved."""
+    sizes = {
+        "model": engine.trainable if engine.saves_adapters_alone else engine.kept,
+        "optimizer": 2 * engine.trainable,
+        "hf_model": engine.model.params,
+    }
+    return engine.weight_bytes * sum(size for part, size in sizes.items() if part in engine.saves)
 
 
 def _kept(job: Job, keep: int) -> int:
-    """Checkpoints on the disk at once: one more than are kept, and with 0 every one that the run writes."""
+    """Checkpoints on the disk at once: one more than are kept, at most all that the run writes (with 0 all)."""
     if job.save_every <= 0:
         return 0
-    return keep + 1 if keep else job.steps // job.save_every
+    written = math.ceil(job.steps / job.save_every)  # the last step is always saved
+    return min(keep + 1, written) if keep else written
 
 
 def _offloaded(engine: Engine) -> float:

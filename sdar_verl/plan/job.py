@@ -32,7 +32,8 @@ class Job(Engine):
         teacher: placement, or None without distillation; `teacher_prompt`: its longest prompt.
         teacher_model: another model as teacher, or None for the policy's own.
         servers, server_tp, server_share: teacher servers beside the trainer, GPUs of each, share of their memory.
-        distribution: the teacher's whole distributions are compared in the update.
+        distribution: the teacher's whole distributions are compared in the update; `trust_region`: mixed with the
+            policy's own.
         moving_average: the reference follows the policy (`sdar.teacher.update_rate`).
         tp, utilization, sleeps, max_num_seqs, max_model_len, rollout_bytes, bucket: the rollout engine's.
         tasks, group, steps, test_every, save_every, keep, panel: batch and schedule.
@@ -60,6 +61,7 @@ class Job(Engine):
     server_tp: int
     server_share: float
     distribution: bool
+    trust_region: bool
     moving_average: bool
     tp: int
     utilization: float
@@ -224,6 +226,7 @@ def _read(config: Mapping[str, Any], model: ModelShape, teacher_file: Path | Non
         server_tp=server["tensor_parallel_size"],
         server_share=float(server["gpu_memory_utilization"]),
         distribution=distils and sdar["distillation"]["divergence"] in ("full", "topk"),
+        trust_region=distils and sdar["teacher"]["trust_region"] is not None,
         moving_average=sdar["teacher"]["update_rate"] is not None,
         tp=rollout["tensor_model_parallel_size"],
         utilization=float(rollout["gpu_memory_utilization"]),

@@ -225,13 +225,14 @@ def _bytes_per_logit(job: Job) -> int:
 
 
 def _distributions(job: Job) -> float:
-    """The teacher's pass in the update: its logits, both sides at the sampled positions, a gradient, a chunk."""
+    """The teacher's pass in the update: its logits at the sampled positions, copied into their order, and a chunk.
+
+    A trust region mixes two such passes in float32.
+    """
     rows = max(1, job.update_tokens // job.row)
-    sampled = rows * job.response
-    teacher_tokens = max(job.teacher_row, rows * job.teacher_row)
-    one = job.compute_bytes * job.model.vocab
-    chunk = _CHUNK_COPIES * 4 * job.model.vocab * min(FULL_CHUNK, sampled)
-    logits = job.compute_bytes * job.scorer.vocab * teacher_tokens + 3 * one * sampled + chunk
+    sampled, vocab = rows * job.response, job.scorer.vocab
+    logits = (2 * job.compute_bytes + (4 if job.trust_region else 0)) * vocab * sampled
+    chunk = _CHUNK_COPIES * 4 * vocab * min(FULL_CHUNK, sampled)
     # the policy's own weights are gathered anyway, those of a reference beside them
     other = _gathered(job.scorer, job.compute_bytes, job.reshards) if job.teacher == "ref" else 0
-    return logits + _live_block(job.scorer, teacher_tokens, job.compute_bytes) + other
+    return logits + chunk + _live_block(job.scorer, rows * job.teacher_row, job.compute_bytes) + other

@@ -60,6 +60,15 @@ def save(checkpoints, folder, step, seconds=0.0):
     checkpoints.save(step, folder / f"global_step_{step}", write)
 
 
+def write_whole(root, step):
+    """As much of a checkpoint as tells that it is whole."""
+    folder = root / f"global_step_{step}"
+    (folder / "actor").mkdir(parents=True)
+    (folder / "actor" / "model.pt").write_bytes(b"weights")
+    with zipfile.ZipFile(folder / "data.pt", "w") as archive:
+        archive.writestr("data.pkl", "order")
+
+
 def test_without_notice_and_interval_verls_rhythm_is_left_alone(run):
     checkpoints = run()
     assert not checkpoints.is_due(1, last=False) and not checkpoints.is_due(9, last=True)
@@ -118,6 +127,16 @@ def test_a_folder_that_is_written_over_is_no_checkpoint_meanwhile(run, tmp_path)
     assert left == []
 
 
+def test_old_checkpoints_of_an_earlier_start_go_too(run, tmp_path):
+    """verl keeps in memory what it may remove; a run that was interrupted often would fill its disk."""
+    folder = tmp_path / "checkpoints"
+    for step in (1, 2, 3, 4):
+        write_whole(folder, step)
+    checkpoints = run(step=4)
+    checkpoints.save(5, folder / "global_step_5", lambda: write_whole(folder, 5))
+    assert complete_steps(folder) == [4, 5]
+
+
 def test_with_s3_verl_removes_nothing_itself(tmp_path):
     both = config(tmp_path)
     checkpoints = RunCheckpoints(settings(tmp_path, "s3://bucket/run?region=us-east-1"), both, 0)
@@ -156,11 +175,7 @@ def test_what_does_not_go_together(tmp_path, path, value, says):
 @pytest.mark.parametrize("step, left", [(0, []), (2, [1, 2])])
 def test_checkpoints_of_later_steps_than_the_start_are_put_away(run, tmp_path, capsys, step, left):
     for number in (1, 2, 3):
-        folder = tmp_path / "checkpoints" / f"global_step_{number}"
-        (folder / "actor").mkdir(parents=True)
-        (folder / "actor" / "model.pt").write_bytes(b"weights")
-        with zipfile.ZipFile(folder / "data.pt", "w") as archive:
-            archive.writestr("data.pkl", "order")
+        write_whole(tmp_path / "checkpoints", number)
     run(step=step)
     assert complete_steps(tmp_path / "checkpoints") == left
     assert complete_steps(tmp_path / "checkpoints" / "earlier-1") == [n for n in (1, 2, 3) if n not in left]

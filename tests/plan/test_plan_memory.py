@@ -110,7 +110,12 @@ def test_whole_distributions_cost_a_pass_of_the_teacher():
     job = plain_job(teacher="actor")
     more = replace(job, distribution=True)
     parts = memory.estimate(more, 80 * GIB).phases["update"]
-    assert parts["teacher"] > 2 * job.model.vocab * job.teacher_row
+    rows = more.update_tokens // more.row
+    assert parts["teacher"] > 2 * 2 * job.model.vocab * rows * job.response, "its logits, in their order too"
+    longer = memory.estimate(replace(more, teacher_prompt=2 * job.teacher_prompt), 80 * GIB).phases["update"]["teacher"]
+    assert longer - parts["teacher"] < 2 * job.model.vocab * rows * job.teacher_prompt, "no logits of its prompts"
+    mixed = memory.estimate(replace(more, trust_region=True), 80 * GIB).phases["update"]["teacher"]
+    assert mixed - parts["teacher"] == 4 * job.model.vocab * rows * job.response
     assert memory.FULL_CHUNK == distributions.CHUNK
 
 
