@@ -88,7 +88,7 @@ async def play_episode(
     started, env_seconds, gen_seconds = time.perf_counter(), 0.0, 0.0
     rows: list[Row] = []
     turns: list[TurnRecord] = []
-    reward, won, failed, score, last_observation = 0.0, False, None, None, ""
+    reward, won, failed, score, last_observation, broken = 0.0, False, None, None, "", False
     conversation = actor.conversation()
     shown = [] if callable(skills) else skills
     try:
@@ -144,7 +144,7 @@ async def play_episode(
             last_observation = observation
             done = terminated or truncated
     except EnvError as error:
-        failed, won = str(error), False
+        failed, won, broken = str(error), False, True
     record = EpisodeRecord(
         step=who.step,
         split=who.split,
@@ -164,7 +164,7 @@ async def play_episode(
     )
     said = tuple(AttemptTurn(turn.observation, turn.response, turn.action) for turn in turns)
     attempt = Attempt(who.session, won, record.reward, said, last_observation, failed or "")
-    return PlayedEpisode(rows, record, attempt)
+    return PlayedEpisode(rows, record, attempt, broken)
 
 
 def _add_teacher(actor: Actor, conversation: Conversation, row: Row, skills: list[Skill], task: TaskRef) -> int | None:

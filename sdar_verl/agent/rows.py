@@ -59,8 +59,12 @@ class Row:
 
 @dataclass
 class PlayedEpisode:
-    """The rows of one episode, its reward, what is written down about it and what its group may be shown of it."""
+    """The rows of one episode, its reward, what is written down about it and what its group may be shown of it.
+
+    `broken`: its environment failed, which is no word on what the student did.
+    """
 
     rows: list[Row]
     record: EpisodeRecord
     attempt: Attempt
+    broken: bool

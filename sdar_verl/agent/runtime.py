@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class EpisodeRuntime:
     Attributes:
         scores_in_rollout: the rollout engine scores the teacher's prompts when an episode ends.
         error: the first exception of an episode that its environment is not to blame for; None if there was none.
+        lost: training step to how many of its episodes had an environment that failed.
     """
 
     def __init__(
@@ -50,13 +52,17 @@ class EpisodeRuntime:
         self.format = registry.get(env.name).make_format(env.config)
         self.pool = make_pool(env)
         self.error: Exception | None = None
+        self.lost: Counter[int] = Counter()
         self.privileged = privileged_parts(settings, tokenizer, template_kwargs, limits.prompt, skills)
         folder = Path(settings.run_dir) / "episodes"
         self.scores_in_rollout = settings.distillation is not None and settings.teacher.placement == "rollout"
         self._records = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "val")}
 
     async def play(self, task: TaskRef, who: EpisodeId, generate: Generate, extend: Extend) -> PlayedEpisode:
-        """Play one episode in the next free environment and write its record."""
+        """Play one episode in the next free environment and write its record.
+
+        One whose environment failed has no rows to train on.
+        """
         learns = who.split == "train" and self.privileged.teacher is not None
         shown = self.settings.skills.student == "always" or (
             self.settings.skills.student == "train" and who.split == "train"
@@ -92,6 +98,9 @@ class EpisodeRuntime:
         async with self.pool.session() as env:
             played = await play_episode(actor, env, task, retrieve, who, generate)
         self._records[who.split].write(played.record)
+        if played.broken and who.split == "train":
+            self.lost[who.step] += 1
+            played.rows.clear()  # else they would be trained on as those of the worst episode of their group
         return played
 
     async def close(self) -> None:

@@ -148,6 +148,10 @@ class SdarAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         """The teacher's prompts of finished groups."""
         return group_rows(self.runtime.privileged, rows)
 
+    async def lost(self, step: int) -> int:
+        """Training episodes of `step` whose environment failed."""
+        return self.runtime.lost.pop(step, 0)
+
     async def pool_stats(self) -> dict[str, float]:
         """Restarts and failures of the environment workers."""
         return dict(self.runtime.pool.stats())
@@ -178,6 +182,10 @@ class SdarAgentLoopManager(AgentLoopManagerTQ):
         parts = [rows[start : start + share] for start in range(0, len(rows), share)]
         asked = [worker.teacher_rows.remote(part) for worker, part in zip(self.agent_loop_workers, parts, strict=False)]
         return [row for part in ray.get(asked) for row in part]
+
+    def lost(self, step: int) -> int:
+        """Training episodes of `step` that have no rows because their environment failed; to be asked once."""
+        return sum(ray.get([worker.lost.remote(step) for worker in self.agent_loop_workers]))
 
     def pool_stats(self) -> dict[str, float]:
         """Sums over all workers."""

@@ -268,7 +268,8 @@ class SdarTrainer(PPOTrainerSync):
         ends = [extra for extra in real if extra["last"]]
         metrics["episode/count"] = len(ends)
         metrics["episode/success_rate"] = sum(e["won"] for e in ends) / len(ends)
-        metrics["episode/failed_share"] = sum(bool(e["failed"]) for e in ends) / len(ends)
+        lost = self.agent_loop_manager.lost(self.global_steps)
+        metrics["episode/failed_share"] = (lost + sum(bool(e["failed"]) for e in ends)) / (lost + len(ends))
         metrics["episode/valid_action_share"] = sum(e["valid_share"] for e in ends) / len(ends)
         groups: dict[str, list[float]] = {}
         for key, extra in played:

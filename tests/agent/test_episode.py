@@ -221,8 +221,9 @@ def test_running_out_of_steps_is_a_loss_not_a_failure(tokenizer):
 
 
 @pytest.mark.parametrize(("rows", "left"), [("step", 2), ("trajectory", 1)])
-def test_a_broken_environment_ends_its_episode_and_keeps_its_rows(tokenizer, rows, left):
+def test_a_broken_environment_ends_its_episode_and_says_so(tokenizer, rows, left):
     played = play(tokenizer, ["bad start", "break"], rows=rows)
+    assert played.broken and not play(tokenizer, ["win"], rows=rows).broken
     assert played.record.failed == "the worker crashed" and not played.record.won
     assert played.record.reward == pytest.approx(-0.1)
     assert len(played.rows) == left and len(played.record.turns) == 2
@@ -249,7 +250,7 @@ def test_a_later_prompt_that_does_not_fit_ends_the_episode(tokenizer):
     limit = len(templated(tokenizer, [{"role": "user", "content": "task: a room after 0"}])) + 5
     asked = []
     played = play(tokenizer, [longer, "win"], limits=Limits(limit, 400), asked=asked)
-    assert len(played.rows) == len(asked) == 1 and not played.record.won
+    assert len(played.rows) == len(asked) == 1 and not played.record.won and not played.broken
     assert "data.max_prompt_length" in played.record.failed
 
 

@@ -7,7 +7,7 @@ from tensordict import TensorDict
 from verl import DataProto
 from verl.trainer.ppo.v1 import trainer_base
 
-from sdar_verl.compat.outcome_advantages import BY_EPISODE, by_episode
+from sdar_verl.compat.outcome_advantages import BY_EPISODE, BY_GROUP, by_episode
 
 KEYS = ["a_0_0", "a_0_1", "a_0_2", "a_1_0", "a_2_0", "a_2_1", "b_0_0", "b_1_0", "b_1_1"]
 REWARD = {"a_0": 10.0, "a_1": -0.1, "a_2": 3.0, "b_0": 1.0, "b_1": 4.0}
@@ -58,3 +58,17 @@ def test_other_estimators_are_verls():
     assert trainer_base.compute_advantage_for_multi_trajectories is stock
     expected = stock(same, batch_keys=keys, adv_estimator="grpo", config={})
     assert torch.equal(found.batch["advantages"], expected.batch["advantages"])
+
+
+@pytest.mark.parametrize("estimator", BY_GROUP)
+def test_an_episode_whose_siblings_were_lost_teaches_nothing(estimator):
+    """verl would take its reward for its advantage, several times what any advantage of a whole group is."""
+    _, data = batch(range(9))
+    keys = [key.replace("b_0", "c_0") for key in KEYS]  # b has one episode left, c one too
+    data.non_tensor_batch["uid"] = np.array([key.split("_")[0] for key in keys], dtype=object)
+    with by_episode():
+        found = trainer_base.compute_advantage_for_multi_trajectories(
+            data, batch_keys=keys, adv_estimator=estimator, num_repeat=3, config={}
+        )
+    there = found.batch["advantages"].abs().sum(-1) > 0
+    assert there.tolist() == [key[0] == "a" for key in keys]

@@ -56,11 +56,11 @@ OWN_CALLS = {
 PAIRS = [
     (SdarTrainer, PPOTrainerSync, OWN_STEPS),
     (agent_loop.EnvAgentLoop, loops.AgentLoopBase, set()),
-    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "teacher_rows", "pool_stats", "close", "_noticed"}),
+    (agent_loop.SdarAgentLoopWorker, Worker, {"check", "teacher_rows", "lost", "pool_stats", "close", "_noticed"}),
     (
         agent_loop.SdarAgentLoopManager,
         agent_loop_tq.AgentLoopManagerTQ,
-        {"check_alive", "teacher_rows", "pool_stats", "close"},
+        {"check_alive", "teacher_rows", "lost", "pool_stats", "close"},
     ),
     (CpuHttpServer, vLLMHttpServer, set()),
     (CpuReplica, vLLMReplica, set()),

@@ -91,8 +91,10 @@ def _kill_environment_workers(run):
     run.until(replaced, "another worker in the place of the one that was killed")
     data = run.lines("metrics.jsonl")[-1]["data"]
     assert data["env_pool/failures"] == len(failed())
-    with_rows = any(episode.turns for episode in failed())  # one that was lost before its first turn has none
-    assert with_rows == any(line["data"]["episode/failed_share"] > 0 for line in run.lines("metrics.jsonl"))
+    counted = {line["step"]: line["data"] for line in run.lines("metrics.jsonl")}
+    for step in {episode.step for episode in failed()}:
+        data, gone = counted[step], sum(episode.step == step for episode in failed())
+        assert data["episode/count"] == 8 - gone and data["episode/failed_share"] == gone / 8
 
 
 def _kill_agent_worker(run):

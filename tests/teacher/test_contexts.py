@@ -80,12 +80,11 @@ def test_a_sibling_that_wrote_a_turns_end_is_passed_over():
     assert demonstration().units(situation(attempt(0), bad)) == []
 
 
-def test_feedback_tells_what_came_of_each_action():
+def test_feedback_tells_what_came_of_each_action_without_quoting_it():
     feedback = FeedbackContext(WON, TRANSCRIPT)
     assert texts(feedback.units(situation(attempt(0)))) == [
-        "An earlier attempt at this task did not succeed. Its actions, and what came of each:\n\n"
-        "Action: go 0\nsaw 1 of 0",
-        "Action: look 0\nend of 0",
+        "An earlier attempt at this task did not succeed. What the environment answered to it, in order:\n\nsaw 1 of 0",
+        "end of 0",
     ]
     assert feedback.units(situation(attempt(0, won=True))) == []
     assert feedback.units(situation(replace(attempt(0), turns=()))) == []
@@ -100,11 +99,9 @@ def shown(context, own, *siblings):
     return [part_of(unit.id) for unit in context.units(situation(own, *siblings))]
 
 
-def test_an_environment_that_broke_down_gives_no_feedback_and_no_success():
-    broken = replace(attempt(0, reward=3.0), failed="the worker crashed", last_observation="")
-    assert FeedbackContext(WON, TRANSCRIPT).units(situation(broken)) == []
-    assert demonstration(Success(1.0)).units(situation(attempt(1), broken)) == []
-    cut = replace(attempt(0), failed="the episode used up its tokens")
+def test_an_attempt_that_was_cut_off_is_no_success_but_has_feedback():
+    cut = replace(attempt(0, reward=3.0), failed="the episode used up its tokens")
+    assert demonstration(Success(1.0)).units(situation(attempt(1), cut)) == []
     assert len(FeedbackContext(WON, TRANSCRIPT).units(situation(cut))) == 2
 
 

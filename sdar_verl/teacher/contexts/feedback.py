@@ -5,13 +5,14 @@ from __future__ import annotations
 from sdar_verl.skills.skill import Skill
 from sdar_verl.teacher.contexts.base import Context, Situation, Success, Transcript
 
-HEADING = "An earlier attempt at this task did not succeed. Its actions, and what came of each:"
+HEADING = "An earlier attempt at this task did not succeed. What the environment answered to it, in order:"
 
 
 class FeedbackContext(Context):
-    """The environment's words on a failed attempt (SDPO's), action by action.
+    """The environment's words on a failed attempt (SDPO's), turn by turn.
 
-    The attempt is the very episode that the teacher scores: what it shows is hindsight, which the student lacked.
+    The attempt is the very episode that the teacher scores: what it shows is hindsight, which the student lacked. Its
+    actions are left out, or the teacher would copy what it is to judge.
     """
 
     name = "feedback"
@@ -24,8 +25,5 @@ class FeedbackContext(Context):
         own = situation.own
         if own is None or not own.turns or self.success(own):
             return []
-        if own.failed and not own.last_observation:
-            return []  # the environment broke down: that is no word on what the student did
         answers = [*(turn.observation for turn in own.turns[1:]), own.last_observation]
-        lines = [f"Action: {turn.action}\n{answer}" for turn, answer in zip(own.turns, answers, strict=True)]
-        return self.transcript.units(self.name, situation, HEADING, lines)
+        return self.transcript.units(self.name, situation, HEADING, answers)
