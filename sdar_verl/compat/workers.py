@@ -16,6 +16,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, TrainingWorkerConfig
 
+from sdar_verl.compat.exact_rope import restore_rope
 from sdar_verl.compat.exported_model import write_model
 from sdar_verl.compat.kept_logits import logits_kept
 from sdar_verl.compat.loss import SdarLoss
@@ -58,6 +59,9 @@ class SdarActorRolloutRefWorker(ActorRolloutRefWorker):
         if path is not None:
             self.ref_worker_cls = partial(_reference, path=path, policy=self.config.model)
         super().init_model()
+        for worker in (self.actor, self.ref):
+            if worker is not None:
+                restore_rope(worker.engine.module)
         if average and self.ref is None:
             # with adapters there is no reference model: a moving average is kept of the adapters alone
             self._average = {name: shard.float().clone() for name, shard in _adapters(self.actor).items()}

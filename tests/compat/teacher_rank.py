@@ -34,7 +34,7 @@ def change(name: str, shape: torch.Size) -> torch.Tensor:
     return 0.05 * torch.randn(shape, generator=chance)
 
 
-def build(policy: str, average: bool, model: str | None):
+def build(policy: str, average: bool, model: str | None, *more: str):
     """The run's own worker with its actor and its reference model."""
     from sdar_verl.compat.cpu.workers import CpuActorRolloutRefWorker
     from sdar_verl.compat.workers import AVERAGE, TEACHER_PATH
@@ -42,7 +42,7 @@ def build(policy: str, average: bool, model: str | None):
     lines = ["method=sdar", "platform=cpu", "trainer.n_gpus_per_node=2", f"actor_rollout_ref.model.path='{policy}'"]
     lines += ["env.alfworld.data_root=unused", "sdar.run_dir=unused", "sdar.teacher.placement=ref"]
     lines += ["actor_rollout_ref.actor.optim.total_training_steps=10"]
-    part = methods.composed(lines).actor_rollout_ref
+    part = methods.composed([*lines, *more]).actor_rollout_ref
     with open_dict(part.ref):
         part.ref[AVERAGE], part.ref[TEACHER_PATH] = average, model
     worker = CpuActorRolloutRefWorker(part, role="actor")
@@ -102,6 +102,11 @@ def main(rank: int, port: str, policy: str, another: str, folder: Path) -> None:
     worker.load_teacher(str(folder / "checkpoint"))
     found["loaded"] = whole(worker)
     found["another"] = scores(build(policy, average=False, model=another), rank)
+    half = build(policy, False, None, "actor_rollout_ref.ref.fsdp_config.model_dtype=bf16")
+    for name, part in (("actor", half.actor), ("reference", half.ref)):
+        module = part.engine.module
+        found[f"rope of the {name}"] = {own: value for own, value in module.named_buffers() if "inv_freq" in own}
+    found["type of the reference"] = next(half.ref.engine.module.parameters()).dtype
     torch.save(found, folder / f"rank{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

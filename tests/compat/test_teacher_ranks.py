@@ -114,3 +114,10 @@ def test_the_average_is_written_whole_for_servers(found, models):
 def test_each_rank_saves_its_own_shards(found):
     files = sorted(path.name for path in (found[0] / "checkpoint").iterdir())
     assert files == [f"teacher_world_size_2_rank_{rank}.pt" for rank in (0, 1)]
+
+
+def test_a_reference_in_half_precision_has_the_policys_frequencies(found):
+    for rank in found[1]:
+        own, other = rank["rope of the actor"], rank["rope of the reference"]
+        assert rank["type of the reference"] == torch.bfloat16 and own.keys() == other.keys() and own
+        assert all(torch.equal(own[name], other[name]) for name in own)
