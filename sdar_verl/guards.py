@@ -151,25 +151,37 @@ def guard_settings(values: Mapping[str, Any]) -> dict[str, GuardSettings]:
     return found
 
 
-def watched(settings: Mapping[str, GuardSettings], gate: str | None) -> dict[str, GuardSettings]:
-    """The guards that make sense: those not off, and the gate's only where the gate is a scale.
+def idle(gate: str | None, loss_agg_mode: str, *, teacher_in_reference: bool) -> dict[str, str]:
+    """Guards that have nothing to watch in a run, with the reason.
 
     Args:
-        settings: of all guards.
         gate: name of the distillation term's gate, None without distillation. ``none`` and ``hard`` are 0 or 1 by
             construction.
+        loss_agg_mode: verl reduces entropy and KL by it, like the loss.
+        teacher_in_reference: the reference model holds other weights than the initial policy's.
+    """
+    found = {}
+    if gate in (None, "none", "hard"):
+        found["gate_saturation"] = f"the gate is {gate or 'absent'}"
+    if teacher_in_reference:
+        found["kl_blowup"] = "the reference model is the teacher, so the KL is not to where the policy began"
+    if loss_agg_mode != "token-mean":
+        for name in ("entropy_collapse", "kl_blowup"):
+            found.setdefault(name, f"with loss_agg_mode={loss_agg_mode} its number is no mean over tokens")
+    return found
+
+
+def watched(settings: Mapping[str, GuardSettings], idle: Mapping[str, str]) -> dict[str, GuardSettings]:
+    """The guards of a run: those that are neither off nor `idle`.
 
     Raises:
-        ConfigError: the gate's guard was told to stop a run that has no such gate.
+        ConfigError: an idle guard was told to stop the run.
     """
     active = {name: own for name, own in settings.items() if own.action != "off"}
-    if gate in (None, "none", "hard") and "gate_saturation" in active:
-        if active["gate_saturation"].action == "stop":
-            raise ConfigError(
-                f"sdar.guards.gate_saturation.action=stop has nothing to watch: the gate is {gate or 'absent'}; set it "
-                "to off"
-            )
-        del active["gate_saturation"]
+    for name, why in idle.items():
+        own = active.pop(name, None)
+        if own is not None and own.action == "stop":
+            raise ConfigError(f"sdar.guards.{name}.action=stop has nothing to watch: {why}; set it to off")
     return active
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sdar_verl.core import DistillationConfig, StepGroupsConfig
 from sdar_verl.errors import ConfigError
-from sdar_verl.guards import GuardSettings, guard_settings, watched
+from sdar_verl.guards import GuardSettings, guard_settings, idle, watched
 from sdar_verl.settings_parts import (
     EARLY_RETRIEVERS,
     ContextSettings,
@@ -168,6 +168,12 @@ class Settings:
         skills = dict(_part(sdar, "skills", "sdar."))
         for key, kind in (("ucb", UcbSettings), ("semantic", SemanticSettings)):
             skills[key] = _make(kind, _part(skills, key, "sdar.skills."), f"sdar.skills.{key}")
+        teacher_settings = _make(TeacherSettings, teacher, "sdar.teacher")
+        idle_guards = idle(
+            term.gate if enabled and term.place == "loss" else None,
+            _part(_part(config, "actor_rollout_ref"), "actor", "actor_rollout_ref.")["loss_agg_mode"],
+            teacher_in_reference=enabled and teacher_settings.fills_reference,
+        )
         return cls(
             method=sdar["method"],
             run_dir=sdar["run_dir"],
@@ -176,7 +182,7 @@ class Settings:
             distillation=term if enabled else None,
             step_groups=step_groups,
             context=_make(ContextSettings, _part(sdar, "context", "sdar."), "sdar.context"),
-            teacher=_make(TeacherSettings, teacher, "sdar.teacher"),
+            teacher=teacher_settings,
             skills=_make(SkillSettings, skills, "sdar.skills"),
             env=EnvSettings(
                 name=name,
@@ -191,10 +197,7 @@ class Settings:
             panel_seed=panel["seed"],
             token_episodes=record["token_episodes"],
             poll_seconds=float(sdar["poll_seconds"]),
-            guards=watched(
-                guard_settings(_part(sdar, "guards", "sdar.")),
-                term.gate if enabled and term.place == "loss" else None,
-            ),
+            guards=watched(guard_settings(_part(sdar, "guards", "sdar.")), idle_guards),
             checkpoints=_make(CheckpointSettings, _part(sdar, "checkpoints", "sdar."), "sdar.checkpoints"),
             spot=_make(SpotSettings, _part(sdar, "spot", "sdar."), "sdar.spot"),
         )

@@ -106,6 +106,12 @@ class TeacherSettings:
         return self.placement in ("actor", "rollout") or (self.update_rate == 1 and self.sync_steps == 1)
 
     @property
+    def fills_reference(self) -> bool:
+        """Whether verl's reference model holds the teacher's weights in place of the policy's initial ones."""
+        other = self.placement == "ref" and self.model_path is not None
+        return other or (self.placement in ("ref", "server") and self.update_rate is not None)
+
+    @property
     def set_weights(self) -> list[str]:
         """The keys that give the teacher other weights than the policy's or its initial ones."""
         names = ("update_rate", "trust_region", "model_path")

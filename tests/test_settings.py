@@ -93,6 +93,7 @@ CONFIG = {
             "mtbf_hours": None,
         },
     },
+    "actor_rollout_ref": {"actor": {"loss_agg_mode": "token-mean"}},
     "env": {
         "name": "alfworld",
         "invalid_action_penalty": 0.1,
@@ -330,11 +331,15 @@ def test_what_would_have_no_effect_is_refused():
         Settings.from_config(config)
 
 
-def test_guards_are_read_and_the_gates_is_left_out_without_a_gate():
+def test_guards_are_read_and_those_without_anything_to_watch_left_out():
     assert set(Settings.from_config(CONFIG).guards) == set(GUARDS)
     config = copy.deepcopy(CONFIG)
     config["sdar"]["distillation"]["enabled"] = False
     assert set(Settings.from_config(config).guards) == set(GUARDS) - {"gate_saturation"}
+    average = with_teacher(update_rate=0.05)
+    assert set(Settings.from_config(average).guards) == set(GUARDS) - {"kl_blowup"}
+    average["actor_rollout_ref"]["actor"]["loss_agg_mode"] = "seq-mean-token-sum"
+    assert set(Settings.from_config(average).guards) == set(GUARDS) - {"kl_blowup", "entropy_collapse"}
     config["sdar"]["guards"]["kl"] = {}
     with pytest.raises(ConfigError, match="unknown guard sdar.guards.kl"):
         Settings.from_config(config)

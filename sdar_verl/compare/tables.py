@@ -129,7 +129,7 @@ def points(gap: PairedDifference, *notes: str) -> Cell:
 def _test(own: Against) -> Cell | str:
     gap = own.mean_last
     if gap.p is None or gap.seed_low is None or gap.seed_high is None:
-        return "needs two seeds"
+        return "needs two seeds" if gap.seeds < 2 else "none: the seeds tie"
     notes = [f"{signed(gap.seed_low)} to {signed(gap.seed_high)}"]
     if own.adjusted is not None and own.adjusted != gap.p:
         notes.append(f"p = {own.adjusted:.3f} adjusted")

@@ -1,5 +1,7 @@
 """From a ``(B, T)`` matrix to one scalar whose gradient does not depend on micro-batches or on the world size.
 
+But for ``seq-mean-token-sum-norm`` without a `scale_factor`, as in verl.
+
 Each micro-batch contributes its share of one *global* mean: its own masked sum over the number of response tokens (or
 sequences) of the whole mini-batch on all ranks. Micro-batch losses add up, and data-parallel training averages the
 gradients over ranks, hence the factor `dp_size`. The modes and formulas are those of verl's ``loss_agg_mode``, so the
@@ -29,7 +31,7 @@ def aggregate(
     ``token-mean``              dp_size · Σ values / num_tokens
     ``token-sum``               dp_size · Σ values
     ``seq-mean-token-sum``      dp_size · Σ values / num_sequences
-    ``seq-mean-token-sum-norm`` the same, divided by scale_factor (default: T)
+    ``seq-mean-token-sum-norm`` the same, divided by scale_factor (default: T, the width of this micro-batch)
     ``seq-mean-token-mean``     dp_size · Σ_rows (Σ_t values / tokens of the row) / num_sequences
     ==========================  =====================================================================
 

@@ -10,16 +10,18 @@ from sdar_verl.core.divergences import DIVERGENCES
 if TYPE_CHECKING:
     from sdar_verl.core.config import DistillationConfig
 
+_BLIND = ("none", "entropy")  # gates that do not read the gap
+
 
 def check_combination(config: DistillationConfig) -> None:
     """Raises `ValueError` that says what to set if parts of `config` contradict each other or have no effect."""
     if not config.rl and config.coef == 0:
         raise ValueError("rl=false and coef=0 leave nothing to learn from; raise coef (lambda) or set rl=true")
-    if config.place == "loss" and not config.rl and config.gate == "none" and config.divergence == "sampled_token":
+    if config.place == "loss" and not config.rl and config.gate in _BLIND and config.divergence == "sampled_token":
         raise ValueError(
-            "rl=false with gate=none and divergence=sampled_token leaves a gradient in which the teacher does not "
-            "occur: the student would imitate itself; choose a gate, another divergence, or place=advantage with "
-            "advantage=reverse_kl"
+            f"rl=false with gate={config.gate} and divergence=sampled_token leaves a gradient in which the teacher "
+            "does not occur: the student would imitate itself; choose a gate that reads the gap, another divergence, "
+            "or place=advantage with advantage=reverse_kl"
         )
     if config.gate == "none" and config.gate_baseline != "none":
         raise ValueError(

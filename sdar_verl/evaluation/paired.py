@@ -19,8 +19,9 @@ class PairedDifference:
     Attributes:
         mean: over all seeds and tasks.
         low, high: interval over seeds and tasks (`paired_difference`); with one seed, over tasks alone.
-        seed_low, seed_high: interval of the paired t-test, over seeds with the panel as it is; None with one seed.
-        p: two-sided p-value of that test; None with one seed.
+        seed_low, seed_high: interval of the paired t-test, over seeds with the panel as it is; None with one seed, and
+            where all seeds have one and the same difference: of so few steps of success no spread can be told.
+        p: two-sided p-value of that test; None likewise.
         by_seed: the mean over tasks of each seed.
         tasks: number of tasks.
     """
@@ -130,10 +131,10 @@ def _widening(difference: np.ndarray, confidence: float) -> float:
     return float(t / stats.norm.ppf(quantile) * math.sqrt(unbiased / plain))
 
 
-def _t_test(means: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """The paired t-test over seeds: its interval and p-value. Seeds that do not differ at all give p of 0 or 1."""
+def _t_test(means: np.ndarray, confidence: float) -> tuple[float | None, float | None, float | None]:
+    """The paired t-test over seeds: its interval and p-value, None where the seeds tie."""
+    if np.ptp(means) < 1e-12:
+        return None, None, None
     mean, low, high = mean_interval(means.tolist(), confidence)
     error = float(means.std(ddof=1)) / math.sqrt(len(means))
-    if error == 0:
-        return low, high, 1.0 if mean == 0 else 0.0
     return low, high, float(2 * stats.t.sf(abs(mean) / error, len(means) - 1))

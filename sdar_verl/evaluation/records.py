@@ -34,7 +34,8 @@ class EpisodeRecord:
     """One played episode.
 
     Attributes:
-        step: optimizer step whose weights played (0 = before training).
+        step: of training: an evaluation's weights are those after it (0 = before training), a training episode's those
+            before it.
         split: ``train`` for rollouts, ``val`` for the panel.
         uid: the group of episodes that share a task; `session` counts inside the group.
         reward: the episode's summed reward, in the environment's unit.

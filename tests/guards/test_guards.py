@@ -105,13 +105,23 @@ def test_wrong_settings_are_refused_by_name(change, words):
         guard_settings({name: part for name, part in DEFAULTS.items() if name != "kl_blowup"})
 
 
-def test_a_gate_that_is_no_scale_is_not_watched():
+IDLE = {
+    "a gate": (("gap", "token-mean", False), set()),
+    **{f"gate {gate}": ((gate, "token-mean", False), {"gate_saturation"}) for gate in ("none", "hard", None)},
+    "a teacher in the reference": (("gap", "token-mean", True), {"kl_blowup"}),
+    "sums over tokens": (("gap", "seq-mean-token-sum", False), {"kl_blowup", "entropy_collapse"}),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_a_guard_that_has_nothing_to_watch_is_left_out_and_cannot_stop(case):
+    (gate, mode, teacher), left_out = IDLE[case]
+    why = guards.idle(gate, mode, teacher_in_reference=teacher)
     settings = guard_settings(DEFAULTS | {"zero_advantage": {"action": "off", "limit": 1, "steps": 1}})
-    assert set(watched(settings, "gap")) == set(GUARDS) - {"zero_advantage"}
-    for gate in ("none", "hard", None):
-        assert set(watched(settings, gate)) == set(GUARDS) - {"zero_advantage", "gate_saturation"}
-        with pytest.raises(ConfigError, match="nothing to watch"):
-            watched(settings | {"gate_saturation": GuardSettings("stop", 0.9, 3)}, gate)
+    assert set(watched(settings, why)) == set(GUARDS) - {"zero_advantage"} - left_out
+    for name in left_out:
+        with pytest.raises(ConfigError, match=f"{name}.action=stop has nothing to watch: .*; set it to off"):
+            watched(settings | {name: GuardSettings("stop", 0.9, 3)}, why)
 
 
 def test_only_a_guard_that_must_stop_complains_that_it_is_blind():
