@@ -12,7 +12,6 @@ from sdar_envs import registry
 from sdar_envs.base import EnvError
 
 from sdar_verl import gpu_machine, preflight
-from sdar_verl.checkpoint_space import require_space
 from sdar_verl.checkpoints import complete_steps, has_trained, prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
@@ -22,7 +21,8 @@ from sdar_verl.manifest import FILE as MANIFEST
 from sdar_verl.manifest import ManifestError, build_manifest, data_hash, earlier_starts, read_manifest, write_manifest
 from sdar_verl.redaction import check_secrets, redact
 from sdar_verl.rehearsal import rehearse
-from sdar_verl.requirements import check_backbone, check_checkpoints, check_ranks, check_teacher
+from sdar_verl.requirements import check_backbone, check_checkpoints, check_fused, check_ranks, check_teacher
+from sdar_verl.room import require_room
 from sdar_verl.run_skills import first_skills, pinned_skills
 from sdar_verl.served_client import check_remote_teacher
 from sdar_verl.settings import Settings
@@ -69,7 +69,8 @@ def prepare(config: DictConfig) -> None:
     before = _earlier_start(plain, settings)
     skills = _check_skills(settings, goes_on=before is not None) if settings.uses_skills else None
     model, tokenizer = _check_model(plain)
-    require_space(plain, model.to_dict(), DISK_GIB)
+    check_fused(plain, model)
+    require_room(plain, model.to_dict(), DISK_GIB)
     if settings.teacher.model_path is not None:
         check_teacher_model(plain, settings, tokenizer)
     if settings.distillation is not None and settings.teacher.placement == "remote":

@@ -9,6 +9,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.served_client import longest_request
 from sdar_verl.settings import Settings
 
+_CLIP_RATIO = 0.2  # verl's default
 _PREFILL_TOKENS = 2048  # of a pass, as the run's own teacher servers have it
 # Right on rows of turns: the rows of an episode share one advantage (gae: each turn ends with the episode's return).
 STEP_ROWS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "gae")
@@ -32,8 +33,41 @@ def check_backbone(plain: dict[str, Any], settings: Settings) -> None:
             f"algorithm.use_kl_in_reward=true takes the KL off each turn's own reward, of which {estimator} reads the "
             "last turn's alone; set it to false and actor_rollout_ref.actor.use_kl_loss=true, or sdar.rows=trajectory"
         )
+    actor = plain["actor_rollout_ref"]["actor"]
+    if actor["loss_agg_mode"] == "seq-mean-token-sum-norm" and actor["loss_scale_factor"] is None:
+        raise ConfigError(
+            "loss_agg_mode=seq-mean-token-sum-norm divides by the width of each micro-batch, so that the gradient "
+            "depends on how rows are cut into them; set actor_rollout_ref.actor.loss_scale_factor to one constant, "
+            f"such as data.max_response_length={plain['data']['max_response_length']}"
+        )
+    _check_idle_keys(actor, plain["actor_rollout_ref"]["rollout"]["val_kwargs"])
     if (plain["algorithm"].get("rollout_correction") or {}).get("bypass_mode", False):
         _check_bypass(settings)
+
+
+def _check_idle_keys(actor: dict[str, Any], validation: dict[str, Any]) -> None:
+    """Keys of verl that its trainer does not read: a value that says something else would silently have no effect."""
+    bounds = (actor["clip_ratio_low"], actor["clip_ratio_high"])
+    if actor["clip_ratio"] not in (_CLIP_RATIO, *bounds):
+        raise ConfigError(
+            f"actor_rollout_ref.actor.clip_ratio={actor['clip_ratio']} has no effect: verl reads clip_ratio_low="
+            f"{bounds[0]} and clip_ratio_high={bounds[1]}; set these"
+        )
+    if not validation["do_sample"] and validation["temperature"] != 0:
+        raise ConfigError(
+            "actor_rollout_ref.rollout.val_kwargs.do_sample=false has no effect: verl's agent loop reads the "
+            f"temperature alone, which is {validation['temperature']}; set val_kwargs.temperature=0"
+        )
+
+
+def check_fused(plain: dict[str, Any], model: Any) -> None:
+    """Refuse verl's fused output layer where FSDP2 has it sharded on its own; `model`: Hugging Face's configuration."""
+    part, actor = plain["actor_rollout_ref"]["model"], plain["actor_rollout_ref"]["actor"]
+    if part["use_fused_kernels"] and actor["strategy"] == "fsdp2" and not getattr(model, "tie_word_embeddings", False):
+        raise ConfigError(
+            "actor_rollout_ref.model.use_fused_kernels=true multiplies with the output embedding itself, of which this "
+            "model under fsdp2 has a shard on each GPU (only a tied one is whole there); set it to false"
+        )
 
 
 def check_ranks(plain: dict[str, Any]) -> None:

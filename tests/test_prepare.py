@@ -87,6 +87,22 @@ REFUSED = {
         ["method=rlsd", "algorithm.rollout_correction.bypass_mode=true"],
         r"bypass_mode=true .*place=advantage takes the gap to the old log-probabilities; set it to false",
     ),
+    "a clip that verl does not read": (
+        ["actor_rollout_ref.actor.clip_ratio=0.3"],
+        "clip_ratio=0.3 has no effect: verl reads clip_ratio_low=0.2 and clip_ratio_high=0.2; set these",
+    ),
+    "a greedy evaluation that would sample": (
+        ["actor_rollout_ref.rollout.val_kwargs.do_sample=false"],
+        "do_sample=false has no effect: .* which is 0.4; set val_kwargs.temperature=0",
+    ),
+    "a fused output layer that FSDP2 has in shards": (
+        ["actor_rollout_ref.model.use_fused_kernels=true", "actor_rollout_ref.model.path={untied}"],
+        "use_fused_kernels=true multiplies with .* a shard on each GPU",
+    ),
+    "a mean that depends on micro-batches": (
+        ["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"],
+        "loss_scale_factor to one constant, such as data.max_response_length=12",
+    ),
     "a KL that one turn alone would pay": (
         ["algorithm.use_kl_in_reward=true"],
         "grpo reads the last turn's alone; set it to false",
@@ -208,7 +224,7 @@ def save_checkpoint(folder):
 def places(tmp_path_factory):
     """The folders that the cases name."""
     root = tmp_path_factory.mktemp("prepare")
-    names = ("empty", "broken", "good", "small", "large", "plain", "general", "malformed", "started")
+    names = ("empty", "broken", "good", "small", "large", "plain", "general", "malformed", "started", "untied")
     folders = {name: root / name for name in names}
     for folder in folders.values():
         folder.mkdir()
@@ -225,6 +241,9 @@ def places(tmp_path_factory):
     save(folders["small"], tokenizer, vocabulary=len(tokenizer) - 5)
     save(folders["large"], tokenizer, vocabulary=len(tokenizer) + 5)
     save(folders["plain"], tokenizer, template=False)
+    shutil.copytree(folders["good"], folders["untied"], dirs_exist_ok=True)
+    shape = json.loads((folders["untied"] / "config.json").read_text())
+    (folders["untied"] / "config.json").write_text(json.dumps(shape | {"tie_word_embeddings": False}))
     assert AutoTokenizer.from_pretrained(folders["plain"]).chat_template is None
     (folders["general"] / "general.md").write_text(GENERAL)
     (folders["malformed"] / "bad.md").write_text("no front matter")

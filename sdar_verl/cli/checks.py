@@ -81,15 +81,19 @@ def check_platform() -> list[Check]:
     except (ImportError, OSError) as err:  # OSError: a shared library is missing
         return [Check("platform", "fail", f"torch cannot be imported: {err}", "install torch for this machine")]
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    asked = os.environ.get("VERL_PLATFORM", kind)
+    asked = os.environ.get("VERL_PLATFORM", "nvidia" if kind == "cuda" else kind)
     if kind == "cuda":
         devices = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         checks = [Check("platform", "ok", f"cuda, {torch.cuda.device_count()} device(s): {devices}")]
     else:
         checks = [Check("platform", "ok", f"cpu, {os.cpu_count()} cores")]
-    if asked == "cuda" and kind == "cpu":
+    if asked == "cuda":
+        checks[0] = Check(
+            "platform", "fail", "verl has no platform named cuda", "unset VERL_PLATFORM, or set it to nvidia"
+        )
+    if asked == "nvidia" and kind == "cpu":
         advice = "unset VERL_PLATFORM, or repair the driver and install a CUDA build of torch"
-        checks[0] = Check("platform", "fail", "VERL_PLATFORM=cuda, but torch sees no CUDA device", advice)
+        checks[0] = Check("platform", "fail", "VERL_PLATFORM=nvidia, but torch sees no CUDA device", advice)
     checks.append(check_package(*ENGINES["cpu" if asked == "cpu" else kind]))
     return checks
 

@@ -43,7 +43,8 @@ def teacher_rows(batch: Any, settings: Settings, manager: Any) -> dict[str, Teac
                     tuple(extra["units"]),
                     extra["task_skill"],
                     extra["shrunk"],
-                    taught=True,
+                    # without any text the teacher is the student; only a control run is meant to learn from that
+                    taught=bool(extra["units"]) or settings.skills.retriever == "none",
                 )
             elif extra["messages"] and own is not None:
                 task = TaskRef(**tasks[at])

@@ -61,7 +61,7 @@ def candidates(job: Job, instance: Instance) -> Iterator[Candidate]:
         yield (f"{actor}.fsdp_config.param_offload=true", f"{actor}.fsdp_config.optimizer_offload=true"), (
             "seconds a step to move the training state, and main memory; helps while episodes are played"), put(
             param_offload=True, optimizer_offload=True)  # fmt: skip
-    if not job.fused and not job.distribution:
+    if not job.fused and not job.distribution and job.model.tied:  # else verl's kernel meets a sharded output layer
         yield ("actor_rollout_ref.model.use_fused_kernels=true",), (
             "another kernel for the output layer, which never forms the logits; not run by this project"), put(
             fused=True)  # fmt: skip
@@ -83,9 +83,10 @@ def candidates(job: Job, instance: Instance) -> Iterator[Candidate]:
         yield ("actor_rollout_ref.ref.fsdp_config.model_dtype=bf16",), "the reference in half precision", put(
             ref_bytes=2)  # fmt: skip
     if not job.lora_rank and not (job.teacher == "ref" and job.teacher_model is not None):
-        yield ("actor_rollout_ref.model.lora_rank=32", f"{actor}.fsdp_config.model_dtype=bf16"), (
-            "adapters instead of all weights: another model is trained"), put(
-            lora_rank=32, lora_targets="all-linear", weight_bytes=2, reference=False)  # fmt: skip
+        # in bfloat16, adapters would lose most steps of a small learning rate
+        yield ("actor_rollout_ref.model.lora_rank=32",), (
+            "adapters instead of all weights: another model is trained, at 10 to 100 times the learning rate"), put(
+            lora_rank=32, lora_targets="all-linear", reference=False)  # fmt: skip
 
 
 def _critic_candidates(job: Job, critic: Engine) -> Iterator[Candidate]:

@@ -58,7 +58,7 @@ PROPOSALS = proposals()
 def test_many_kinds_of_change_are_proposed():
     keys = {o.partition("=")[0].rpartition(".")[2] for _, overrides in PROPOSALS for o in overrides}
     assert keys >= {
-        "ppo_max_token_len_per_gpu", "use_fused_kernels", "offload_policy", "lora_rank", "model_dtype",
+        "ppo_max_token_len_per_gpu", "offload_policy", "lora_rank",
         "enable_gradient_checkpointing", "free_cache_engine", "divergence",
     }  # fmt: skip
 
