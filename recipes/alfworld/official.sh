@@ -3,6 +3,7 @@
 # Games: ALFWORLD_DATA=<folder with json_2.1.1>, or env.alfworld.data_root=<folder of splits>.
 # The KL term (0.01, low_var_kl) is the default and the method's to change. The entropy bonus stands here for all methods:
 # add actor_rollout_ref.actor.entropy_coeff=0 for those that learn from the teacher alone.
+# By the planner these fit GPUs of 80 GB; `sdar plan <recipe> --instance <type>` says what to change for others.
 # Any further argument is a Hydra override and wins, e.g. method=grpo for the baseline without teacher and skills, or any
 # other method of sdar_verl/config/method/.
 set -euo pipefail

@@ -5,6 +5,7 @@
 # docs/environments/search_qa.md says how to get both.
 # The KL coefficient (0.001) stands in the environment's configuration and is the method's to change. The entropy bonus
 # stands here for all methods: add actor_rollout_ref.actor.entropy_coeff=0 for those that learn from the teacher alone.
+# By the planner these fit GPUs of 80 GB; `sdar plan <recipe> --instance <type>` says what to change for others.
 # Any further argument is a Hydra override and wins, e.g. method=grpo for the baseline without teacher and skills.
 set -euo pipefail
 
