@@ -24,7 +24,8 @@ class Address:
 
     Attributes:
         table, set: their names.
-        region, endpoint: None takes what AWS's own settings say (``AWS_REGION``, ``AWS_ENDPOINT_URL_DYNAMODB``, ...).
+        region, endpoint: None takes what AWS's own settings say (``AWS_REGION`` or ``AWS_DEFAULT_REGION``,
+            ``AWS_ENDPOINT_URL_DYNAMODB``, ...).
         release: None for the newest.
     """
 

@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from sdar_verl.skills import MissingSkillError, Skill, SkillError, SkillStore, open_store
-from sdar_verl.skills.aws import Address
+from sdar_verl.skills.aws import Address, connect
 from sdar_verl.skills.dynamodb import ROUNDS, SkillTable
 from sdar_verl.skills.errors import SkillConflictError
 from sdar_verl.skills.pins import Pin, pins_of
@@ -241,6 +241,15 @@ def test_what_stands_in_the_way_is_said(address, dynamo, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(SkillError, match="no AWS region; add"):
         open_store(str(replace(address, region=None)))
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_comes_from_either_of_awss_names(address, monkeypatch, name):
+    for other in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "eu-west-1")
+    assert connect(replace(address, region=None)).meta.region_name == "eu-west-1"
+    assert connect(replace(address, region="us-east-2")).meta.region_name == "us-east-2", "the address comes first"
 
 
 @pytest.mark.parametrize(
