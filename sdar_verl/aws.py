@@ -98,7 +98,9 @@ def reporting(
     except aws.NoRegionError as problem:
         raise error(f"{where}: no AWS region; add ?region=..., or set AWS_REGION or AWS_DEFAULT_REGION") from problem
     except (aws.NoCredentialsError, aws.PartialCredentialsError) as problem:
-        raise error(f"{where}: no AWS credentials ({problem}); give the machine a role, or log in") from problem
+        # a role whose metadata service was slow to answer looks like no role at all
+        kind = unreachable if unreachable and isinstance(problem, aws.NoCredentialsError) else error
+        raise kind(f"{where}: no AWS credentials ({problem}); give the machine a role, or log in") from problem
     except aws.ClientError as problem:
         said = problem.response["Error"]
         code = said.get("Code", "")

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sdar_envs import registry
 from sdar_envs.base import EnvError
 
-from sdar_verl import gpu_machine, preflight
+from sdar_verl import gpu_machine, hub, preflight
 from sdar_verl.checkpoint_space import require_space
 from sdar_verl.checkpoints import complete_steps, has_trained, prepare_resume
 from sdar_verl.compat import stock
 from sdar_verl.data import load_panel
-from sdar_verl.errors import ConfigError
+from sdar_verl.errors import ConfigError, Unreachable
 from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.manifest import FILE as MANIFEST
 from sdar_verl.manifest import ManifestError, build_manifest, data_hash, earlier_starts, read_manifest, write_manifest
@@ -28,6 +28,7 @@ from sdar_verl.served_client import check_remote_teacher
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, SkillStore
 from sdar_verl.skills.coverage import require_coverage
+from sdar_verl.skills.errors import SkillsUnreachable
 from sdar_verl.skills.pins import keep as keep_skills
 from sdar_verl.skills.retrievers import names as retriever_names
 from sdar_verl.storage.restore import restore
@@ -231,6 +232,8 @@ def _check_skills(settings: Settings, *, goes_on: bool) -> SkillStore:
     try:
         store = pinned_skills(settings) if goes_on else first_skills(settings)
         require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
+    except SkillsUnreachable:
+        raise
     except (SkillError, ManifestError) as error:
         raise ConfigError(f"sdar.skills: {error}") from error
     return store
@@ -248,9 +251,9 @@ def _check_model(plain: dict[str, Any]) -> tuple[Any, Any]:
             model["tokenizer_path"] or path, trust_remote_code=model["trust_remote_code"]
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"actor_rollout_ref.model.path={path!r} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
+        kind = Unreachable if hub.is_away(error) else ConfigError
+        reason = str(error).splitlines()[0]
+        raise kind(f"actor_rollout_ref.model.path={path!r} cannot be loaded: {reason}") from error
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
             f"the tokenizer has {len(tokenizer)} tokens but the model's vocabulary only {config.vocab_size}; "
