@@ -120,6 +120,7 @@ def train(calls: Calls, args: argparse.Namespace) -> None:
         "DataKey": args.data_key,
         "Endpoints": json.dumps(endpoints),
         "WhenFailed": "keep" if args.keep_failed else "stop",
+        "HangHours": f"{args.hang_hours:g}",
         "KnowledgeBaseArn": args.knowledge_base_arn,
         "KendraIndexArn": args.kendra_arn,
     }
@@ -248,6 +249,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--knowledge-base-arn", default="", help="that the retriever bedrock may ask")
     one.add_argument("--kendra-arn", default="", help="of the index that the retriever kendra may ask")
     one.add_argument("--keep-failed", action="store_true", help="leave the node there when the run fails")
+    one.add_argument("--hang-hours", type=float, default=8, help="without a step: the run hangs (8; 0: it never does)")
     one.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides (no secrets)")
     for name, number in (("stop", 0), ("start", 1)):
         one = command(size, f"{name} the node of a run", name)

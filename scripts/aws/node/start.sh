@@ -62,6 +62,10 @@ cat > /etc/systemd/system/sdar.service << UNIT
 Description=sdar training run $SDAR_RUN
 Wants=network-online.target
 After=network-online.target
+# Without these a supervisor that the kernel kills for memory would come back for ever.
+StartLimitIntervalSec=3600
+StartLimitBurst=5
+OnFailure=sdar-given-up.service
 
 [Service]
 Type=exec
@@ -73,6 +77,11 @@ ExecStart=$root/.venv/bin/python $root/scripts/aws/node/supervise.py
 # The supervisor starts the run again by itself; this is for its own death.
 Restart=on-failure
 RestartSec=10
+# 75: it was told to stop, which is no failure.
+SuccessExitStatus=75
+RestartForceExitStatus=75
+# A process of the run that the kernel kills for memory is the supervisor's to count.
+OOMPolicy=continue
 KillMode=mixed
 TimeoutStopSec=115
 RuntimeDirectory=sdar
@@ -85,6 +94,20 @@ NoNewPrivileges=true
 
 [Install]
 WantedBy=multi-user.target
+UNIT
+cat > /etc/systemd/system/sdar-given-up.service << UNIT
+[Unit]
+Description=lets the node of the sdar training run $SDAR_RUN go
+
+[Service]
+Type=oneshot
+User=sdar
+WorkingDirectory=$root
+EnvironmentFile=/etc/sdar/node.env
+ExecStart=$root/.venv/bin/python $root/scripts/aws/node/supervise.py --give-up "its supervisor ended again and again"
+StandardOutput=append:/var/log/sdar/run.log
+StandardError=inherit
+NoNewPrivileges=true
 UNIT
 systemctl daemon-reload
 systemctl enable --now sdar.service
