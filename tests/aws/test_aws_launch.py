@@ -144,7 +144,7 @@ def without_image_lookup(tmp_path, monkeypatch):
 
 
 FAKE_AWS = f"""#!{sys.executable}
-import boto3, sys
+import boto3, pathlib, sys
 if sys.argv[1:3] == ["autoscaling", "set-desired-capacity"]:
     given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
     group, size = given["--auto-scaling-group-name"], int(given["--desired-capacity"])
@@ -152,6 +152,9 @@ if sys.argv[1:3] == ["autoscaling", "set-desired-capacity"]:
     client.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=size)
     sys.exit()
 assert sys.argv[1:3] == ["s3", "cp"], sys.argv
+if (fails := pathlib.Path(__file__).with_name("fails")).exists():
+    fails.unlink()
+    sys.exit("no credentials yet")
 source, target = sys.argv[-2:]
 bucket, _, key = source.removeprefix("s3://").partition("/")
 boto3.client("s3", region_name="us-east-1").download_file(bucket, key, target)
@@ -175,7 +178,9 @@ def trained(exports, cloud, project, without_image_lookup, tmp_path, moto_url):
         script = script.replace("/etc/sdar", str(tmp_path / "etc")).replace("/opt/sdar", str(tmp_path / "opt"))
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / "aws").write_text(FAKE_AWS)
-        (tmp_path / "bin" / "aws").chmod(0o755)
+        (tmp_path / "bin" / "sleep").write_text("#!/bin/sh\n")
+        for name in ("aws", "sleep"):
+            (tmp_path / "bin" / name).chmod(0o755)
         variables = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
         return subprocess.run(["bash", "-c", script], env=variables, capture_output=True, text=True, timeout=60)
 
@@ -208,6 +213,7 @@ def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, projec
     used = set(re.findall(r"SDAR_(?!SCRATCH)[A-Z_]+", supervisor))
     assert {name for name in told if name.startswith("SDAR_")} == used, "what is told is used"
     # the command line reads the first, boto3 the second
+    assert told["SDAR_HANG_HOURS"] == "8" and int(told["AWS_METADATA_SERVICE_NUM_ATTEMPTS"]) > 1
     assert told["AWS_REGION"] == told["AWS_DEFAULT_REGION"] == "us-east-1"
 
     # A release that was changed in the bucket is not run, and the node does not stay for it.
@@ -220,6 +226,16 @@ def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, projec
     assert done.returncode != 0 and "FAILED" in done.stdout and not list((tmp_path / "opt").iterdir())
     (group,) = cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     assert group["DesiredCapacity"] == 0
+
+
+def test_a_release_that_cannot_be_fetched_for_a_moment_is_asked_for_again(trained, cloud, tmp_path):
+    _, boot = trained
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "fails").touch()
+    done = boot()
+    assert done.returncode == 0 and "no credentials yet" in done.stderr and "started in the release" in done.stdout
+    (group,) = cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert group["DesiredCapacity"] == 1
 
 
 def test_a_release_is_the_committed_state_and_the_same_each_time(project):
