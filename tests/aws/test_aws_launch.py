@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from datetime import datetime
 from pathlib import Path
 
 import boto3
@@ -198,6 +199,24 @@ def test_a_run_is_a_group_of_one_that_asks_for_spot(trained, cloud):
     assert group["DesiredCapacity"] == 0
 
 
+def test_a_run_that_is_there_is_replaced_only_when_told(trained, cloud, capsys):
+    """An update of its stack would say that all is well, and leave the node as it is."""
+    words = ["train", "--run", "one", "--recipe", "recipes/alfworld/p5.sh", "--instance", "p5.48xlarge"]
+    words += ["--image", "ami-03cf127a"]
+
+    def group():
+        return cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"][0]
+
+    (before,) = group()["Instances"]
+    assert run(*words, "x=2") == 1
+    said = capsys.readouterr().err
+    assert "launch start one" in said and "--replace" in said and group()["Instances"] == [before]
+    assert run(*words, "--replace", "x=2") == 0
+    assert "launch status" in capsys.readouterr().out
+    (after,) = group()["Instances"]
+    assert group()["DesiredCapacity"] == 1 and after["InstanceId"] != before["InstanceId"]
+
+
 def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, project):
     _, boot = trained
     (project / "scripts/aws/node/start.sh").write_text("changed after the launch\n")
@@ -318,6 +337,35 @@ def test_real_calls_are_those_that_the_dry_run_printed(cloud, capsys):
 # --- what AWS may say -------------------------------------------------------------------------------------------------
 
 
+def test_a_run_that_gets_no_node_says_why(monkeypatch, capsys):
+    """Its stack stands all the same: what AWS refuses is told in the group's activities alone."""
+    client = boto3.client("autoscaling", "us-east-1", aws_access_key_id="x", aws_secret_access_key="y")
+    monkeypatch.setattr(calls_module.Calls, "client", lambda self, service: client)
+    monkeypatch.setattr(launch.aws, "stacks_of", lambda calls, project: ["sdar-run-one", "sdar-store"])
+    monkeypatch.setattr(launch.aws, "find_stack", lambda calls, name: {"StackStatus": "CREATE_COMPLETE"})
+    group = {"AutoScalingGroupName": "sdar-one", "MinSize": 0, "MaxSize": 1, "DesiredCapacity": 1, "Instances": []}
+    group |= {"DefaultCooldown": 300, "AvailabilityZones": ["a"], "HealthCheckType": "EC2"}
+    group["CreatedTime"] = "2026-01-01T00:00:00Z"
+
+    def activity(minute, status, message):
+        told = {"ActivityId": str(minute), "AutoScalingGroupName": "sdar-one", "Cause": "x", "StatusMessage": message}
+        return told | {"StartTime": datetime(2026, 1, 1, 0, minute), "StatusCode": status}
+
+    activities = [
+        activity(9, "Failed", "You have requested more vCPU capacity than your current vCPU limit of 0"),
+        activity(7, "Failed", "We currently do not have sufficient p5.48xlarge capacity"),
+        activity(5, "Successful", "gone"),
+        activity(3, "Failed", "long ago"),
+    ]
+    with Stubber(client) as stub:
+        stub.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [group]})
+        stub.add_response("describe_scaling_activities", {"Activities": activities})
+        assert run("status") == 0
+    said = capsys.readouterr().out
+    assert "nodes wanted: 1, there: none" in said and "00:09 You have requested more vCPU" in said
+    assert "sufficient p5.48xlarge capacity" in said and "long ago" not in said
+
+
 @pytest.fixture
 def stubbed(monkeypatch):
     """A CloudFormation client that answers what the test gave it."""
@@ -401,6 +449,12 @@ def test_a_secret_among_the_overrides_is_refused(override, project, capsys):
     said = capsys.readouterr()
     assert override.partition("=")[0].lstrip("+") in said.err and "environment variable" in said.err
     assert override.partition("=")[2] not in said.out + said.err
+
+
+def test_a_reservation_is_none_for_spot(project, capsys):
+    assert run("--dry-run", *COMMANDS["train"], "--reservation", "cr-1") == 1
+    assert "on-demand or capacity-block" in capsys.readouterr().err
+    assert run("--dry-run", *COMMANDS["train"], "--reservation", "cr-1", "--market", "on-demand") == 0
 
 
 def test_settings_that_only_sound_like_secrets_are_none(project):

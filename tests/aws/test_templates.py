@@ -227,13 +227,20 @@ def test_every_network_card_of_the_type_is_used(kind, efa, wanted):
 
 
 @pytest.mark.parametrize(
-    "market, wanted", [("spot", "spot"), ("capacity-block", "capacity-block"), ("on-demand", None)]
+    "market, reservation, wanted",
+    [
+        ("spot", "", "spot"),
+        ("capacity-block", "cr-1", "capacity-block"),
+        ("on-demand", "", None),
+        ("on-demand", "cr-1", None),  # one that was paid for must be used
+    ],
 )
-def test_markets(market, wanted):
+def test_markets(market, reservation, wanted):
     data = TRAINER["Resources"]["Node"]["Properties"]["LaunchTemplateData"]
-    solved = Solved(TRAINER, Market=market, CapacityReservation="cr-1").solve(data)
+    solved = Solved(TRAINER, Market=market, CapacityReservation=reservation).solve(data)
     assert solved.get("InstanceMarketOptions", {}).get("MarketType") == wanted
-    assert ("CapacityReservationSpecification" in solved) == (market == "capacity-block")
+    target = solved.get("CapacityReservationSpecification", {}).get("CapacityReservationTarget", {})
+    assert target.get("CapacityReservationId", "") == reservation
     assert solved["MetadataOptions"]["HttpTokens"] == "required"
 
 
@@ -241,6 +248,15 @@ def test_overrides_pass_the_parameters_pattern():
     pattern = TRAINER["Parameters"]["Overrides"]["AllowedPattern"]
     assert re.fullmatch(pattern, json.dumps(["a=b", "x=${y.z}", "note='two words'"]))
     assert not re.fullmatch(pattern, '["a"]\nSETTINGS\nrm -rf /')
+
+
+def test_a_wheel_passes_the_parameters_pattern():
+    pattern = TRAINER["Parameters"]["FlashAttn"]["AllowedPattern"]
+    wheel = "flash_attn-2.8.3+cu13-cp311-linux_x86_64.whl"
+    for text in ("", f"releases/{wheel}", f"https://example.org/a/{wheel}"):
+        assert re.fullmatch(pattern, text)
+    for text in (wheel, f"releases/a b/{wheel}", f"releases/$(x)/{wheel}", "https://example.org/"):
+        assert not re.fullmatch(pattern, text)
 
 
 def test_the_runs_settings_are_named_in_one_file():
