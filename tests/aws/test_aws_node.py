@@ -118,7 +118,8 @@ class Machine:
         """The very `start.sh` as far as it goes with programs of the test and in folders of the test."""
         etc, script = self.folder / "etc", self.folder / "project" / "scripts" / "aws" / "node" / "start.sh"
         etc.mkdir()
-        own = {name: value for name, value in {**self.environment, **settings}.items() if value is not None}
+        plain = {"SDAR_DATA_KEY": "", "SDAR_FLASH_ATTN": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"}
+        own = {name: value for name, value in {**self.environment, **plain, **settings}.items() if value is not None}
         told = [f"{name}={value}" for name, value in own.items() if name.startswith("SDAR_") or name == "AWS_REGION"]
         (etc / "node.env").write_text("\n".join(told))
         places = {"/etc/sdar": etc, "/var/log/sdar": self.folder / "log", "/opt/aws": self.folder / "opt" / "aws"}
@@ -375,13 +376,13 @@ def test_a_failed_set_up_gives_the_node_up(machine):
     [
         ({"FAILS": "dnf"}, {}, "again dnf install"),
         ({"BROKEN": "data.tar"}, {"SDAR_DATA_KEY": "data/games.tar"}, "again aws s3 cp"),
+        ({"BROKEN": "releases/"}, {"SDAR_FLASH_ATTN": "releases/f.whl"}, "again aws s3 cp"),
         ({"FAILS": "chown"}, {"SDAR_DATA_KEY": ""}, "again bash scripts/setup.sh gpu"),  # there is no such file here
         ({"FAILS": "install"}, {}, "install -d -m 755"),
         ({}, {"SDAR_LOG_GROUP": None}, None),  # not set
     ],
 )
 def test_whatever_fails_in_the_set_up_lets_the_node_go(machine, fails, settings, why):
-    settings = {"SDAR_DATA_KEY": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"} | settings
     status, said = machine.set_up(settings, **fails)
     assert status not in (0, 143) and machine.let_go and machine.state["state"] == "failed", said
     assert not any("systemctl" in call for call in machine.calls)
@@ -393,11 +394,21 @@ def test_whatever_fails_in_the_set_up_lets_the_node_go(machine, fails, settings,
 
 def test_a_set_up_that_is_interrupted_leaves_the_size_of_the_group(machine):
     """A spot interruption during the set-up: another node shall go on."""
-    settings = {"SDAR_DATA_KEY": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"}
     setup = machine.folder / "project" / "scripts" / "setup.sh"
     setup.write_text("kill -TERM $PPID; exit 143\n")
-    status, said = machine.set_up(settings)
+    status, said = machine.set_up({})
     assert status == 143 and not machine.let_go, said
+
+
+@pytest.mark.parametrize("wheel", ["", "releases/flash-1.whl", "https://example.org/flash-1.whl"])
+def test_a_wheel_of_flash_attention_spares_each_node_its_compilation(machine, wheel):
+    setup = machine.folder / "project" / "scripts" / "setup.sh"
+    setup.write_text('echo "setup with ($FLASH_ATTN)"; exit 1\n')
+    _, said = machine.set_up({"SDAR_FLASH_ATTN": wheel})
+    given = f"/opt/dlami/nvme/sdar/{wheel.partition('/')[2]}" if wheel.startswith("releases/") else wheel
+    assert f"setup with ({given})" in said
+    fetched = [call for call in machine.calls if call.endswith(f"s3://bucket/{wheel} {given}")]
+    assert len(fetched) == wheel.startswith("releases/")
 
 
 def test_the_set_up_is_valid_shell_and_writes_a_valid_unit(machine, tmp_path):

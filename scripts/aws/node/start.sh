@@ -55,7 +55,13 @@ if [[ -n $SDAR_DATA_KEY ]]; then
     chown -R sdar:sdar "$scratch/data"
 fi
 
-PYTHON=python3.11 again bash scripts/setup.sh gpu
+# pip reads a wheel's version from its name, so that it keeps it.
+if [[ $SDAR_FLASH_ATTN == releases/* ]]; then
+    wheel=$scratch/${SDAR_FLASH_ATTN##*/}
+    again aws s3 cp --only-show-errors --region "$AWS_REGION" "s3://$SDAR_BUCKET/$SDAR_FLASH_ATTN" "$wheel"
+    SDAR_FLASH_ATTN=$wheel
+fi
+FLASH_ATTN=$SDAR_FLASH_ATTN PYTHON=python3.11 again bash scripts/setup.sh gpu
 
 cat > /etc/systemd/system/sdar.service << UNIT
 [Unit]
