@@ -17,6 +17,7 @@ from sdar_envs import registry
 from sdar_envs.service.cli import _parser, read_config
 
 from sdar_verl.plan.catalogue import load_catalogue
+from sdar_verl.plan.cost import REPLACED_DAYS
 
 LINTER = Path(sys.executable).with_name("cfn-lint")
 NAMES = [path.name for path in TEMPLATES]
@@ -149,6 +150,9 @@ def test_the_bucket_is_closed_encrypted_and_does_not_grow_for_ever():
     assert {rule["Status"] for rule in rules.values()} == {"Enabled"}
     assert "AbortIncompleteMultipartUpload" in rules["unfinished-uploads"]
     assert "NoncurrentVersionExpiration" in rules["old-versions"]
+    replaced = rules["replaced-checkpoints"]
+    assert replaced["Prefix"] == "runs/" and replaced["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert 1 <= REPLACED_DAYS <= 2, "what the planner counts"
     (policy,) = resources("store.yaml", "AWS::S3::BucketPolicy").values()
     (only_tls,) = policy["PolicyDocument"]["Statement"]
     assert only_tls["Effect"] == "Deny" and only_tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
