@@ -228,8 +228,8 @@ def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, projec
     assert endpoints == [f"ws://alfworld-{n}.sdar.internal:8400" for n in (1, 2)]
     told = dict(line.split("=", 1) for line in (tmp_path / "etc" / "node.env").read_text().splitlines())
     assert told["SDAR_BUCKET"] == BUCKET and told["SDAR_GROUP"] == "sdar-one" and told["SDAR_RUN"] == "one"
-    supervisor = (AWS / "node" / "supervise.py").read_text() + (AWS / "node" / "start.sh").read_text()
-    used = set(re.findall(r"SDAR_(?!SCRATCH)[A-Z_]+", supervisor))
+    programs = "".join(path.read_text() for path in (AWS / "node").iterdir() if path.is_file())
+    used = set(re.findall(r"SDAR_(?!SCRATCH)[A-Z_]+", programs))
     assert {name for name in told if name.startswith("SDAR_")} == used, "what is told is used"
     # the command line reads the first, boto3 the second
     assert told["SDAR_HANG_HOURS"] == "8" and int(told["AWS_METADATA_SERVICE_NUM_ATTEMPTS"]) > 1

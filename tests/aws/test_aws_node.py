@@ -419,7 +419,7 @@ def test_the_set_up_is_valid_shell_and_writes_a_valid_unit(machine, tmp_path):
     # neither a process that the kernel kills for memory nor a supervisor that always dies costs without end
     assert "OOMPolicy=continue" in unit and "StartLimitBurst=" in unit and "OnFailure=sdar-given-up.service" in unit
     last = script.partition("sdar-given-up.service << UNIT\n")[2].partition("UNIT\n")[0]
-    assert "--give-up" in last and "Restart=" not in last
+    assert "--give-up" in last and "Restart=on-failure" in last and "StartLimit" not in last
     stop = int(unit.partition("TimeoutStopSec=")[2].split()[0])
     assert 60 <= stop < 120, "within the two minutes of a spot interruption"
     if shutil.which("systemd-analyze") is None:

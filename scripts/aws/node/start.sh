@@ -107,6 +107,8 @@ Description=lets the node of the sdar training run $SDAR_RUN go
 
 [Service]
 Type=oneshot
+Restart=on-failure
+RestartSec=60
 User=sdar
 WorkingDirectory=$root
 EnvironmentFile=/etc/sdar/node.env

@@ -10,15 +10,14 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import patience
+from account import Account, TokenError, say
 from child import Child
 
 # --- what this file takes for granted of a run; no template and no other script names any of it -----------------------
@@ -34,15 +33,7 @@ UNREACHABLE = 69  # something outside does not answer; a crash like any other
 REFUSED = 2
 HOPELESS = {REFUSED: "it refused its settings", 3: "a guard stopped it"}  # the same again would end the same
 
-UPLOAD_SECONDS = 90.0
-LONGEST_PAUSE = 600.0  # between two tries to let the node go
 METRICS = "metrics.jsonl"  # a run that has trained has one, and it grows with each step
-MANIFESTS = "checkpoints/manifests/"  # in S3, below the run's prefix: each stands for a checkpoint
-RECORDS = "records"  # under the run's prefix: everything in the run's folder but checkpoints
-
-
-class TokenError(Exception):
-    """The environments' token cannot be read; another try may succeed."""
 
 
 class Node:
@@ -56,8 +47,8 @@ class Node:
 
     def __init__(self, variables: dict[str, str], settings: Path, project: Path) -> None:
         self._variables, self._settings, self._project = variables, settings, project
-        self._prefix = f"s3://{variables['SDAR_BUCKET']}/runs/{variables['SDAR_RUN']}"
         self._stopped = threading.Event()
+        self._account = Account(variables, self._stopped)
         self._child: Child | None = None
 
     @property
@@ -74,7 +65,7 @@ class Node:
         while not self.stopped:
             self._make_room()
             status = self._run()
-            self._keep_records()
+            self._account.keep_records(self._run_dir)
             if self.stopped:
                 break
             if status == ENDED:
@@ -97,21 +88,12 @@ class Node:
     def end(self, what: str, why: str) -> None:
         """Leave a note beside the checkpoints and let the node go, unless a failed one is to be kept."""
         say(f"the run {what}{': ' + why if why else ''}")
-        note = json.dumps({"state": what, "why": why, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
-        self._aws("s3", "cp", "--only-show-errors", "-", f"{self._prefix}/state.json", stdin=note)
+        self._account.note(what, why)
         if what == "failed" and self._variables["SDAR_WHEN_FAILED"] == "keep":
             run = self._variables["SDAR_RUN"]
             say(f"the node stays, and costs, until `launch stop {run}` or `launch down` (WhenFailed=keep)")
             return
-        group = self._variables["SDAR_GROUP"]
-        command = ("autoscaling", "set-desired-capacity", "--auto-scaling-group-name", group, "--desired-capacity", "0")
-        pause = patience.PAUSE
-        # without end: a node that stays by mistake costs
-        while not self._aws(*command):
-            say(f"THE NODE STILL RUNS AND COSTS, next try in {pause:g} s: set the size of the group {group} to 0")
-            if self._stopped.wait(pause):
-                return
-            pause = min(2 * pause, LONGEST_PAUSE)
+        self._account.let_go()
 
     def command(self) -> list[str]:
         """The recipe with its overrides; those of the run come last and win.
@@ -121,10 +103,10 @@ class Node:
             TokenError: the environments' token cannot be read now.
         """
         command = ["bash", self._variables["SDAR_RECIPE"], f"{RUN_DIR}={self._run_dir}"]
-        command += [f"{CHECKPOINTS}={self._prefix}/checkpoints", *SPOT]
+        command += [f"{CHECKPOINTS}={self._account.prefix}/checkpoints", *SPOT]
         if endpoints := self._list("endpoints.json"):
             command.append(f"{ENDPOINTS}=[{','.join(endpoints)}]")
-            command.append(f"{TOKEN_FILE}={self._token()}")
+            command.append(f"{TOKEN_FILE}={self._account.token()}")
         return [*command, *self._list("overrides.json")]
 
     @property
@@ -161,7 +143,7 @@ class Node:
 
     def _has_trained(self) -> bool:
         """Here or on an earlier node: its settings were taken before, so that a refusal now may pass by itself."""
-        return self._progress() > 0 or self._aws("s3", "ls", f"{self._prefix}/{MANIFESTS}")
+        return self._progress() > 0 or self._account.has_checkpoint()
 
     def _make_room(self) -> None:
         """Put a run that has trained, without a complete checkpoint, aside: it cannot go on, and has nothing to lose.
@@ -177,41 +159,6 @@ class Node:
         if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
             raise ValueError(f"{name} must hold a JSON list of texts, not {found!r}")
         return found
-
-    def _token(self) -> Path:
-        """A file in memory that only this user reads: neither in a command line nor in an environment."""
-        path = Path(self._variables["RUNTIME_DIRECTORY"]) / "token"
-        asked = ["aws", "secretsmanager", "get-secret-value", "--secret-id", self._variables["SDAR_SECRET"]]
-        asked += ["--query", "SecretString", "--output", "text"]
-        try:
-            done = subprocess.run(asked, capture_output=True, text=True, timeout=UPLOAD_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise TokenError("the environments' token cannot be read: no answer") from error
-        if done.returncode != 0:
-            raise TokenError(f"the environments' token cannot be read: {done.stderr.strip()}")
-        path.touch(mode=0o600)
-        path.write_text(done.stdout.strip(), encoding="utf-8")
-        return path
-
-    def _keep_records(self) -> None:
-        if self._run_dir.exists():
-            self._aws(
-                "s3", "sync", "--only-show-errors", "--exclude", "checkpoints/*", str(self._run_dir),
-                f"{self._prefix}/{RECORDS}",
-            )  # fmt: skip
-
-    def _aws(self, *words: str, stdin: str | None = None) -> bool:
-        """Whether the command worked; what it says goes to the log. A failure here must not cost a checkpoint."""
-        try:
-            done = subprocess.run(["aws", *words], input=stdin, text=True, timeout=UPLOAD_SECONDS)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            say(f"aws {' '.join(words[:2])}: {error}")
-            return False
-        return done.returncode == 0
-
-
-def say(text: str) -> None:
-    print(f"[supervise] {text}", flush=True)
 
 
 def main() -> int:
