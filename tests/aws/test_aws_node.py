@@ -33,6 +33,7 @@ echo "$*" >> "$CALLS"
 RECIPE = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > "$HOME/arguments"
 env > "$HOME/environment"
+echo $$ >> "$HOME/runs"
 mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN"
 [[ -n "${FETCHING:-}" ]] || touch "$SDAR_SCRATCH/runs/$SDAR_RUN/metrics.jsonl"
 [[ -z "${STEPS:-}" ]] || echo step > "$SDAR_SCRATCH/runs/$SDAR_RUN/metrics.jsonl"
@@ -146,6 +147,10 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+        for run in (self.folder / "runs").read_text().split() if (self.folder / "runs").exists() else ():
+            with contextlib.suppress(OSError):  # each has a session of its own; most have ended
+                if f"HOME={self.folder}".encode() in Path(f"/proc/{run}/environ").read_bytes().split(b"\0"):
+                    os.killpg(int(run), signal.SIGKILL)
 
     def run(self, *statuses, **more) -> tuple[int, str]:
         process = self.start(*statuses, **more)
