@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,11 @@ def write_options(**options: Any) -> str:
     return f"?{query}" if query else ""
 
 
+def region_of(region: str | None) -> str | None:
+    """`region`, or that of ``AWS_REGION``, which boto3 does not read; None leaves it to boto3."""
+    return region or os.environ.get("AWS_REGION") or None
+
+
 def connect(
     service: str,
     where: Any,
@@ -52,7 +58,7 @@ def connect(
 
     Args:
         where: what the user named, for messages.
-        region, endpoint: None takes what AWS's own settings say.
+        region, endpoint: None takes what AWS's own settings say, as in `region_of`.
         error: what is raised; `unreachable`, if given, where a later try may succeed.
         options: more of ``botocore.config.Config``.
     """
@@ -65,7 +71,7 @@ def connect(
         **{"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, **options},
     )
     with reporting(where, service, error, unreachable=unreachable):
-        session = boto3.session.Session(region_name=region)
+        session = boto3.session.Session(region_name=region_of(region))
         try:
             return session.client(service, endpoint_url=endpoint, config=config)
         except ValueError as problem:  # botocore's word for a malformed endpoint
@@ -90,9 +96,11 @@ def reporting(
     try:
         yield
     except aws.NoRegionError as problem:
-        raise error(f"{where}: no AWS region; add ?region=..., or set AWS_REGION") from problem
+        raise error(f"{where}: no AWS region; add ?region=..., or set AWS_REGION or AWS_DEFAULT_REGION") from problem
     except (aws.NoCredentialsError, aws.PartialCredentialsError) as problem:
-        raise error(f"{where}: no AWS credentials ({problem}); give the machine a role, or log in") from problem
+        # a role whose metadata service was slow to answer looks like no role at all
+        kind = unreachable if unreachable and isinstance(problem, aws.NoCredentialsError) else error
+        raise kind(f"{where}: no AWS credentials ({problem}); give the machine a role, or log in") from problem
     except aws.ClientError as problem:
         said = problem.response["Error"]
         code = said.get("Code", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sdar_verl.errors import ConfigError
 from sdar_verl.evaluation.panel import Panel, PanelError
 from sdar_verl.manifest import FILE as MANIFEST
 from sdar_verl.manifest import ManifestError, build_manifest, data_hash, earlier_starts, read_manifest, write_manifest
+from sdar_verl.policy_model import check_policy_model
 from sdar_verl.redaction import check_secrets, redact
 from sdar_verl.rehearsal import rehearse
 from sdar_verl.requirements import check_backbone, check_checkpoints, check_fused, check_ranks, check_teacher
@@ -28,6 +28,7 @@ from sdar_verl.served_client import check_remote_teacher
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, SkillStore
 from sdar_verl.skills.coverage import require_coverage
+from sdar_verl.skills.errors import SkillsUnreachable
 from sdar_verl.skills.pins import keep as keep_skills
 from sdar_verl.skills.retrievers import names as retriever_names
 from sdar_verl.storage.restore import restore
@@ -68,7 +69,7 @@ def prepare(config: DictConfig) -> None:
     identity = restore(run_dir, root, settings.checkpoints, resume_mode=trainer["resume_mode"])
     before = _earlier_start(plain, settings)
     skills = _check_skills(settings, goes_on=before is not None) if settings.uses_skills else None
-    model, tokenizer = _check_model(plain)
+    model, tokenizer = check_policy_model(plain)
     check_fused(plain, model)
     require_room(plain, model.to_dict(), DISK_GIB)
     if settings.teacher.model_path is not None:
@@ -232,54 +233,8 @@ def _check_skills(settings: Settings, *, goes_on: bool) -> SkillStore:
     try:
         store = pinned_skills(settings) if goes_on else first_skills(settings)
         require_coverage(store, settings.env.name, types, allow_missing=settings.skills.allow_missing)
+    except SkillsUnreachable:
+        raise
     except (SkillError, ManifestError) as error:
         raise ConfigError(f"sdar.skills: {error}") from error
     return store
-
-
-def _check_model(plain: dict[str, Any]) -> tuple[Any, Any]:
-    """The model's configuration and the tokenizer, after checking that they belong together."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    model = plain["actor_rollout_ref"]["model"]
-    path = model["path"]
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=model["trust_remote_code"])
-        tokenizer = AutoTokenizer.from_pretrained(
-            model["tokenizer_path"] or path, trust_remote_code=model["trust_remote_code"]
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"actor_rollout_ref.model.path={path!r} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
-    if len(tokenizer) > config.vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model's vocabulary only {config.vocab_size}; "
-            "they do not belong together"
-        )
-    if plain["trainer"]["device"] == "cpu" and len(tokenizer) != config.vocab_size:
-        raise ConfigError(
-            f"the model's vocabulary has {config.vocab_size} entries and the tokenizer {len(tokenizer)}: vLLM masks "
-            "the rest and the trainer does not, so their log-probabilities would differ. Use a model whose "
-            "vocab_size equals len(tokenizer)"
-        )
-    longest, wanted = (
-        getattr(config, "max_position_embeddings", None),
-        plain["actor_rollout_ref"]["rollout"]["max_model_len"],
-    )
-    if longest is not None and wanted is not None and wanted > longest:
-        raise ConfigError(
-            f"actor_rollout_ref.rollout.max_model_len={wanted}, but the model has {longest} positions; lower it"
-        )
-    bucket = plain["actor_rollout_ref"]["rollout"]["checkpoint_engine"]["update_weights_bucket_megabytes"]
-    dtype = plain["actor_rollout_ref"]["actor"]["fsdp_config"]["model_dtype"]
-    largest = config.vocab_size * getattr(config, "hidden_size", 0) * (4 if dtype in ("fp32", "float32") else 2) / 2**20
-    if plain["trainer"]["device"] == "cpu" and largest > bucket:  # GPUs hand a large tensor over by itself
-        raise ConfigError(
-            f"the model's embedding has {largest:.0f} MiB, more than the {bucket} MiB in which weights are handed to "
-            "the rollout; set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
-            f"{math.ceil(largest)} or more"
-        )
-    if not tokenizer.chat_template:
-        raise ConfigError(f"the tokenizer of {path!r} has no chat template; use an instruct model")
-    return config, tokenizer

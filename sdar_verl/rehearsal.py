@@ -14,6 +14,7 @@ from sdar_verl.agent.privileged import privileged_parts
 from sdar_verl.errors import ConfigError, Unreachable
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, SkillStore
+from sdar_verl.skills.errors import SkillsUnreachable
 from sdar_verl.teacher.contexts import Situation
 from sdar_verl.teacher.errors import TeacherContextError
 from sdar_verl.teacher.templating import prompt_ids
@@ -49,6 +50,8 @@ def rehearse(
         raise Unreachable(f"env {env.name}: no episode can begin: {error}") from error
     except EnvError as error:
         raise ConfigError(f"env {env.name}: no episode can begin: {error}") from error
+    except SkillsUnreachable:
+        raise
     except (SkillError, TeacherContextError) as error:
         raise ConfigError(f"no privileged prompt can be built: {error}") from error
 

@@ -11,6 +11,7 @@ from sdar_verl.manifest import read_manifest
 from sdar_verl.redaction import redact
 from sdar_verl.settings import Settings
 from sdar_verl.skills import SkillError, SkillStore, open_store
+from sdar_verl.skills.errors import SkillsUnreachable
 from sdar_verl.skills.pins import Pin, kept, manifest_pins
 
 
@@ -36,6 +37,8 @@ def pinned_skills(settings: Settings) -> SkillStore:
             if copy is not None:
                 return copy
         return _open(settings, pins)
+    except SkillsUnreachable:
+        raise
     except SkillError as error:
         raise SkillError(
             f"the run in {Path(settings.run_dir)} cannot go on with the skills that it began with: {error}"

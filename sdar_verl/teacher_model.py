@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdar_verl.errors import ConfigError
+from sdar_verl import hub
+from sdar_verl.errors import ConfigError, Unreachable
 from sdar_verl.settings import Settings
 from sdar_verl.teacher.probes import PROBES
 
@@ -17,6 +18,7 @@ def check_teacher_model(plain: dict[str, Any], settings: Settings, tokenizer: An
         tokenizer: the student's.
 
     Raises:
+        Unreachable: its hub does not answer.
         ConfigError: it cannot be loaded, its tokenizer differs (the first difference is named), its vocabulary is too
             small, or whole distributions are compared and the two vocabularies differ in size (as Qwen2.5's do, which
             are padded to 151,936 and 152,064).
@@ -29,7 +31,8 @@ def check_teacher_model(plain: dict[str, Any], settings: Settings, tokenizer: An
         theirs = AutoConfig.from_pretrained(path, trust_remote_code=trust).vocab_size
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"sdar.teacher.model_path={path!r} cannot be loaded: {reason}") from error
+        kind = Unreachable if hub.is_away(error) else ConfigError
+        raise kind(f"sdar.teacher.model_path={path!r} cannot be loaded: {reason}") from error
     if difference := tokenizer_difference(tokenizer, teacher):
         raise ConfigError(
             f"sdar.teacher.model_path={path!r} has another tokenizer than the student: {difference}. A teacher scores "

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ class Calls:
         print(f"aws: {service} wait {waiter} {json.dumps(parameters)}", flush=True)
         if not self.dry_run:
             self._answer(self.client(service).get_waiter(waiter).wait, WaiterConfig=self._wait, **parameters)
+
+    def until(
+        self, service: str, operation: str, done: Callable[[Any], bool], otherwise: str, **parameters: Any
+    ) -> None:
+        """Ask again and again until `done` is content with the answer; raises `LaunchError` with `otherwise`."""
+        print(f"aws: {service} {operation} {json.dumps(parameters)}, again and again", flush=True)
+        if self.dry_run:
+            return
+        for _ in range(self._wait["MaxAttempts"]):
+            if done(self._answer(getattr(self.client(service), operation), **parameters)):
+                return
+            time.sleep(self._wait["Delay"])
+        raise LaunchError(otherwise)
 
     def local(self, command: Sequence[str], stdin: str | None = None) -> None:
         """A command on this machine; its input is never printed."""
@@ -151,6 +165,12 @@ def find_stack(calls: Calls, stack: str) -> dict[str, Any] | None:
             return None
         raise
     return found["Stacks"][0] if found else None
+
+
+def stands(calls: Calls, stack: str) -> bool:
+    """Whether it is there and came to stand once."""
+    state = find_stack(calls, stack)
+    return state is not None and state["StackStatus"] not in _DEAD
 
 
 def stacks_of(calls: Calls, project: str) -> list[str]:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import calls as aws
+import group
 from calls import Calls, LaunchError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,15 @@ def train(calls: Calls, args: argparse.Namespace) -> None:
     if not (ROOT / args.recipe).is_file():
         raise LaunchError(f"there is no recipe {args.recipe}")
     refuse_secrets(args.overrides)
+    if args.reservation and args.market == "spot":
+        raise LaunchError("--reservation goes with --market on-demand or capacity-block, not with spot")
+    stack, nodes = f"{args.project}-run-{args.run}", f"{args.project}-{args.run}"
+    there = aws.stands(calls, stack)
+    if there and not args.replace:
+        raise LaunchError(
+            f"there is a run {args.run} already: `launch start {args.run}` goes on with it as it was launched; "
+            "--replace ends its node and goes on with this commit and these settings; another run needs another --run"
+        )
     archive, commit = release()
     digest = hashlib.sha256(archive).hexdigest()
     key = f"releases/{commit[:12]}-{digest[:12]}.tar.gz"
@@ -120,24 +130,36 @@ def train(calls: Calls, args: argparse.Namespace) -> None:
         "DataKey": args.data_key,
         "Endpoints": json.dumps(endpoints),
         "WhenFailed": "keep" if args.keep_failed else "stop",
+        "FlashAttn": args.flash_attn,
+        "HangHours": f"{args.hang_hours:g}",
         "KnowledgeBaseArn": args.knowledge_base_arn,
         "KendraIndexArn": args.kendra_arn,
     }
     if args.image:
         parameters["Image"] = args.image
-    aws.deploy(calls, f"{args.project}-run-{args.run}", "trainer.yaml", parameters, {**tags(args), "run": args.run})
+    replaced = args.replace and (there or calls.dry_run)
+    if replaced:  # a stack's update leaves a running node as it is
+        group.empty(calls, nodes)
+    aws.deploy(calls, stack, "trainer.yaml", parameters, {**tags(args), "run": args.run})
+    if replaced:
+        group.resize(calls, nodes, 1)
+    print("whether AWS has a node for it: launch status")
 
 
 def size(calls: Calls, args: argparse.Namespace) -> None:
     """Stop a run's node, or start one that goes on."""
-    group = f"{args.project}-{args.run}"
-    calls.call("autoscaling", "set_desired_capacity", AutoScalingGroupName=group, DesiredCapacity=args.size)
+    group.resize(calls, f"{args.project}-{args.run}", args.size)
 
 
 def status(calls: Calls, args: argparse.Namespace) -> None:
+    """Stacks, the runs' nodes, and why AWS gives one none: a stack stands whether or not its node can be had."""
     for name in sorted(aws.stacks_of(calls, args.project)):
         stack = aws.find_stack(calls, name)
         print(f"{name}: {stack['StackStatus'] if stack else 'gone'}")
+        if name.startswith(f"{args.project}-run-"):
+            run = name.removeprefix(f"{args.project}-run-")
+            for line in group.describe(calls, f"{args.project}-{run}"):
+                print(f"  {line}")
 
 
 def down(calls: Calls, args: argparse.Namespace) -> None:
@@ -240,20 +262,25 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--recipe", required=True, help="for example recipes/alfworld/p4de.sh")
     one.add_argument("--instance", required=True, help="for example p4de.24xlarge; see `sdar plan`")
     one.add_argument("--market", choices=["spot", "on-demand", "capacity-block"], default="spot")
-    one.add_argument("--reservation", default="", help="id of a capacity block")
+    one.add_argument("--reservation", default="", help="id of a capacity block, or of a reservation on demand")
     one.add_argument("--subnets", nargs="*", default=[], help="instead of the network's")
     one.add_argument("--image", help="SSM parameter with the machine image (the newest of the family in trainer.yaml)")
     one.add_argument("--data-key", default="", help="as `data` printed it")
     one.add_argument("--environments", type=int, default=0, help="how many services to play at (0: on the node)")
     one.add_argument("--knowledge-base-arn", default="", help="that the retriever bedrock may ask")
     one.add_argument("--kendra-arn", default="", help="of the index that the retriever kendra may ask")
+    one.add_argument(
+        "--flash-attn", default="", metavar="WHEEL", help="releases/NAME.whl in the bucket, or https://..."
+    )
+    one.add_argument("--replace", action="store_true", help="end the node of a run that is there, and go on with this")
     one.add_argument("--keep-failed", action="store_true", help="leave the node there when the run fails")
+    one.add_argument("--hang-hours", type=float, default=8, help="without a step: the run hangs (8; 0: it never does)")
     one.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides (no secrets)")
     for name, number in (("stop", 0), ("start", 1)):
         one = command(size, f"{name} the node of a run", name)
         one.add_argument("run")
         one.set_defaults(size=number)
-    command(status, "stacks of this project")
+    command(status, "stacks of this project, and why a run has no node")
     command(down, "delete everything but the store")
     return top
 

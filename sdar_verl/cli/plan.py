@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     time.add_argument("--spot-mtbf", type=float, default=24.0, metavar="HOURS", help="assumed mean time between "
                       "interruptions (%(default)s)")  # fmt: skip
     time.add_argument("--restart", type=float, default=15.0, metavar="MINUTES", help="from an interruption to the next "
-                      "step, without waiting for capacity (%(default)s)")  # fmt: skip
+                      "step, without the wait for capacity and without compiling flash-attn (%(default)s)")  # fmt: skip
     out = parser.add_argument_group("output")
     out.add_argument("--only", metavar="SECTION", help="one of: run, memory, fit, machine, time, cost, elsewhere, "
                      "methods, teachers, sources")  # fmt: skip

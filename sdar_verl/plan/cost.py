@@ -11,6 +11,8 @@ from sdar_verl.plan.units import GB, HOUR, PlanError
 
 HOPELESS = 100  # times as long as without interruptions: such a run never ends
 DAY_HOURS = 24  # capacity blocks are sold in whole days
+# days that S3 keeps a checkpoint after it was replaced: one, from the next midnight (scripts/aws/store.yaml)
+REPLACED_DAYS, MONTH_DAYS = 1.5, 365 / 12
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,18 @@ class Spot:
 
 @dataclass(frozen=True)
 class Cost:
-    """USD of a whole run; None where the instance has no price in a market or the run would not end."""
+    """USD of a whole run; None where the instance has no price in a market or the run would not end.
+
+    Attributes:
+        storage_per_month: of the checkpoints that stay in S3.
+        storage_replaced: of the others, which lie there for some days as old versions.
+    """
 
     on_demand: float | None
     spot: float | None
     capacity_block: float | None
     storage_per_month: float
+    storage_replaced: float
 
 
 def best_interval(save: float, mtbf: float) -> float:
@@ -70,12 +78,18 @@ def expected_seconds(work: float, interval: float, save: float, restart: float, 
         return math.inf
 
 
-def on_spot(times: Times, mtbf_hours: float, restart: float) -> Spot:
-    """Expected course of a run on spot instances; `restart` in seconds, waiting for capacity not included."""
+def on_spot(times: Times, mtbf_hours: float, restart: float, upload: float) -> Spot:
+    """Expected course of a run on spot instances, where the next one has nothing but what was uploaded.
+
+    Args:
+        restart: seconds from an interruption to the next step, waiting for capacity not included.
+        upload: seconds after a save until it counts. The run goes on meanwhile, so an interruption repeats that much
+            more; it does not change which interval is best.
+    """
     mtbf, work = mtbf_hours * HOUR, times.hours_without_saves * HOUR
     interval = best_interval(times.save, mtbf)
     steps = max(1, min(times.steps, round(interval / times.step)))
-    hours = expected_seconds(work, steps * times.step, times.save, restart, mtbf) / HOUR
+    hours = expected_seconds(work, steps * times.step, times.save, restart + upload, mtbf) / HOUR
     if hours > HOPELESS * work / HOUR:
         hours = math.inf
     return Spot(
@@ -89,9 +103,15 @@ def on_spot(times: Times, mtbf_hours: float, restart: float) -> Spot:
 
 
 def price(
-    instance: Instance, machines: int, times: Times, spot: Spot, stored: float, s3_usd_per_gb_month: float
+    instance: Instance,
+    machines: int,
+    times: Times,
+    spot: Spot,
+    stored: float,
+    replaced: float,
+    s3_usd_per_gb_month: float,
 ) -> Cost:
-    """USD of a run on so many machines; `stored` bytes lie in S3 afterwards."""
+    """USD of a run on so many machines; `stored` bytes lie in S3 afterwards, `replaced` were sent there besides."""
 
     def usd(market: str, hours: float) -> float | None:
         rate = instance.usd(market)
@@ -102,4 +122,5 @@ def price(
         spot=usd("spot", spot.hours),
         capacity_block=usd("capacity_block", DAY_HOURS * math.ceil(times.hours / DAY_HOURS)),
         storage_per_month=stored / GB * s3_usd_per_gb_month,
+        storage_replaced=replaced / GB * s3_usd_per_gb_month * REPLACED_DAYS / MONTH_DAYS,
     )

@@ -36,7 +36,8 @@ class Job(Engine):
             policy's own.
         moving_average: the reference follows the policy (`sdar.teacher.update_rate`).
         tp, utilization, sleeps, max_num_seqs, max_model_len, rollout_bytes, bucket: the rollout engine's.
-        tasks, group, steps, test_every, save_every, keep, panel: batch and schedule.
+        tasks, group, steps, test_every, save_every, keep, stored, panel: batch and schedule; `keep` checkpoints stay on
+            the machine, `stored` in S3.
         env, max_turns, agent_workers, env_processes, envs_per_process: environment and its processes on all nodes.
         rows: a row is a turn (``step``) or an episode (``trajectory``).
     """
@@ -76,6 +77,7 @@ class Job(Engine):
     test_every: int
     save_every: int
     keep: int
+    stored: int
     panel: int
     method: str
     env: str
@@ -241,6 +243,7 @@ def _read(config: Mapping[str, Any], model: ModelShape, teacher_file: Path | Non
         test_every=trainer["test_freq"],
         save_every=trainer["save_freq"],
         keep=trainer["max_actor_ckpt_to_keep"] or 0,
+        stored=sdar["checkpoints"]["keep"],
         panel=sdar["panel"]["size"] or 0,
         method=sdar["method"],
         env=env["name"],

@@ -137,7 +137,8 @@ def make_plan(
     place = options[0].instance if instance is None else catalogue.get(instance)
     memory, host = memories.estimate(job, place.gpu_bytes), hosts.estimate(job, work.tokens(job))
     times = timing.estimate(job, work, place, rates, host)
-    spot = costs.on_spot(times, mtbf_hours, restart_seconds)
+    upload = _upload(job, host, place)
+    spot = costs.on_spot(times, mtbf_hours, restart_seconds, upload)
     changes = verdict.changes(job, place, work.tokens(job))
     solution = verdict.solve(job, place, work.tokens(job)) if changes else None
     machines = servers.machines(job, place)
@@ -153,12 +154,12 @@ def make_plan(
         solution=None if solution is None else solution[1],
         spare=verdict.spare(job, place),
         host=host,
-        upload=host.checkpoint / job.nodes / min(UPLOAD_RATE, place.network_gbps / 16 * 1e9),
+        upload=upload,
         work=work,
         rates=rates,
         times=times,
         spot=spot,
-        cost=costs.price(place, machines, times, spot, _stored(job, host), catalogue.s3_usd_per_gb_month),
+        cost=costs.price(place, machines, times, spot, *_in_s3(job, host), catalogue.s3_usd_per_gb_month),
         options=options,
         methods=comparison.methods(job, work, place, rates),
         teachers=comparison.teachers(job, work, place, rates, catalogue),
@@ -179,9 +180,9 @@ def _plan_option(
     changed, overrides = solution
     host = hosts.estimate(changed, work.tokens(changed))
     times = timing.estimate(changed, work, place, rates, host)
-    spot = costs.on_spot(times, mtbf, restart)
+    spot = costs.on_spot(times, mtbf, restart, _upload(changed, host, place))
     machines = servers.machines(changed, place)
-    cost = costs.price(place, machines, times, spot, _stored(changed, host), catalogue.s3_usd_per_gb_month)
+    cost = costs.price(place, machines, times, spot, *_in_s3(changed, host), catalogue.s3_usd_per_gb_month)
     return Option(place, fit, memories.estimate(changed, place.gpu_bytes).peak, overrides, times, spot, cost)
 
 
@@ -193,8 +194,15 @@ def _sizes(job: Job, catalogue: Catalogue) -> set[int]:
     return {training, min(larger)} if job.servers and larger else {training}
 
 
-def _stored(job: Job, host: Host) -> float:
-    return max(1, job.keep) * host.checkpoint
+def _upload(job: Job, host: Host, place: Instance) -> float:
+    """Seconds that a checkpoint takes into S3; each machine sends its part."""
+    return host.checkpoint / job.nodes / min(UPLOAD_RATE, place.network_gbps / 16 * 1e9)
+
+
+def _in_s3(job: Job, host: Host) -> tuple[float, float]:
+    """Bytes of the checkpoints that stay, and of those that were replaced."""
+    written = math.ceil(job.steps / job.save_every) if job.save_every > 0 else job.stored
+    return min(job.stored, written) * host.checkpoint, max(0, written - job.stored) * host.checkpoint
 
 
 def _usd(option: Option) -> float:

@@ -139,7 +139,8 @@ def _machine(plan: Plan) -> str:
         f"Disk, GB: {disk} (local NVMe {place.local_nvme_gb:.0f}).",
         f"  A checkpoint has {host.checkpoint / GIB:.1f} GiB, the exported model {host.export / GIB:.1f}; saved in "
         f"{plan.times.save:.0f} s, uploaded in {plan.upload:.0f} s;",
-        f"  {plan.cost.storage_per_month:.2f} USD a month in S3 for the {max(1, plan.job.keep)} kept.",
+        f"  {plan.cost.storage_per_month:.2f} USD a month in S3 for the {plan.job.stored} kept, "
+        f"{plan.cost.storage_replaced:.2f} in all for those before them.",
     ])  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sdar_verl import aws
-from sdar_verl.skills.errors import SkillError
+from sdar_verl.skills.errors import SkillError, SkillsUnreachable
 
 SCHEME = "dynamodb://"
 FORM = "dynamodb://TABLE/SET[?region=...&endpoint=...&release=N]"
@@ -24,7 +24,8 @@ class Address:
 
     Attributes:
         table, set: their names.
-        region, endpoint: None takes what AWS's own settings say (``AWS_REGION``, ``AWS_ENDPOINT_URL_DYNAMODB``, ...).
+        region, endpoint: None takes what AWS's own settings say (``AWS_REGION`` or ``AWS_DEFAULT_REGION``,
+            ``AWS_ENDPOINT_URL_DYNAMODB``, ...).
         release: None for the newest.
     """
 
@@ -73,13 +74,14 @@ def connect(address: Address) -> Any:
         region=address.region,
         endpoint=address.endpoint,
         error=SkillError,
+        unreachable=SkillsUnreachable,
         attempts=ATTEMPTS,
     )
 
 
 def reporting(address: Address) -> AbstractContextManager[None]:
-    """Turns botocore's errors into a `SkillError` that says what to do."""
-    return aws.reporting(address, "DynamoDB", SkillError, lambda code: _advice(code, address))
+    """Turns botocore's errors into a `SkillError` that says what to do; `SkillsUnreachable` where waiting may help."""
+    return aws.reporting(address, "DynamoDB", SkillError, lambda code: _advice(code, address), SkillsUnreachable)
 
 
 def is_failed_condition(error: Any) -> bool:

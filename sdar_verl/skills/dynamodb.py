@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from sdar_verl.skills.aws import Address, connect, is_failed_condition, reporting
-from sdar_verl.skills.errors import SkillConflictError, SkillError
+from sdar_verl.skills.errors import SkillConflictError, SkillError, SkillsUnreachable
 from sdar_verl.skills.items import (
     Release,
     now,
@@ -48,7 +48,8 @@ class DynamoStore(MemoryStore):
 
     Raises:
         MissingSkillError: a version that the release or the pins name is gone.
-        SkillError: no such table, set or release; damaged content; no credentials, or the service does not answer.
+        SkillError: no such table, set or release; damaged content. `SkillsUnreachable` where the service does not
+            answer or is throttled, or the machine's role has given no credentials.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class SkillTable:
             if not wanted:
                 return found
         left = len(wanted[table]["Keys"])
-        raise SkillError(
+        raise SkillsUnreachable(
             f"{self.address}: {left} of {len(keys)} skills were still held back after {ROUNDS} tries; the table has "
             "too little read capacity. Raise it, or use on-demand capacity"
         )

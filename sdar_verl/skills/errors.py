@@ -1,10 +1,14 @@
 """Errors of the skill library; every message says what to do."""
 
-from sdar_verl.errors import SdarError
+from sdar_verl.errors import SdarError, Unreachable
 
 
 class SkillError(SdarError):
     """A skill, a skill folder or a skill name that cannot be used."""
+
+
+class SkillsUnreachable(SkillError, Unreachable):
+    """The store, or the hub of the model that chooses skills, does not answer or is throttled; try again later."""
 
 
 class MissingSkillError(SkillError):

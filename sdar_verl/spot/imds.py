@@ -10,9 +10,11 @@ import http.client
 import json
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime, timezone
 
 from sdar_verl.errors import ConfigError
 from sdar_verl.spot.notice import SAVE, STOP
@@ -22,6 +24,7 @@ VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 ACTION, REBALANCE = "/latest/meta-data/spot/instance-action", "/latest/meta-data/events/recommendations/rebalance"
 _TOKEN_SECONDS = 21600
 _TIMEOUT = 2.0
+FIRST_PAUSES = (1.0, 3.0, 6.0)  # seconds between the tries of the first question: a fresh instance may be slow
 
 
 class MetadataError(Exception):
@@ -70,10 +73,11 @@ class Watcher:
     """A thread that asks every `poll_seconds`, and tells `notify(action, why)` what it finds.
 
     Args:
-        on_rebalance: ``ignore``, ``save`` or ``stop``.
+        on_rebalance: ``ignore``, ``save`` or ``stop``. A recommendation older than this watcher is passed over: it
+            stays in the service, and would stop each start on this instance.
 
     Raises:
-        ConfigError: there is no metadata service, so nothing would ever be noticed.
+        ConfigError: there is no metadata service (it was asked several times), so nothing would ever be noticed.
     """
 
     def __init__(
@@ -89,13 +93,8 @@ class Watcher:
         self._metadata = metadata or Metadata()
         self._silent = False
         self._stopped = threading.Event()
-        try:
-            self._metadata.get(ACTION)
-        except MetadataError as error:
-            raise ConfigError(
-                f"sdar.spot.imds: {error}. On EC2, allow IMDSv2 (in a container: hop limit 2); elsewhere set "
-                "sdar.spot.imds=false"
-            ) from error
+        self._since = datetime.now(timezone.utc).replace(microsecond=0)  # notices have whole seconds
+        self._require_service()
         self._thread = threading.Thread(target=self._work, name="spot-watcher", daemon=True)
         self._thread.start()
 
@@ -103,6 +102,19 @@ class Watcher:
         """End the thread."""
         self._stopped.set()
         self._thread.join(3 * _TIMEOUT)
+
+    def _require_service(self) -> None:
+        for pause in (*FIRST_PAUSES, None):
+            try:
+                self._metadata.get(ACTION)
+                return
+            except MetadataError as error:
+                if pause is None:
+                    raise ConfigError(
+                        f"sdar.spot.imds: {error}. On EC2, allow IMDSv2 (in a container: hop limit 2); elsewhere set "
+                        "sdar.spot.imds=false"
+                    ) from error
+                time.sleep(pause)
 
     def _work(self) -> None:
         while not self._stopped.wait(self._poll_seconds):
@@ -123,7 +135,17 @@ class Watcher:
         if (found := self._metadata.get(ACTION)) is not None:
             self._notify(STOP, f"spot interruption: {_say_action(found)}")
         elif self._on_rebalance != "ignore" and (found := self._metadata.get(REBALANCE)) is not None:
-            self._notify(SAVE if self._on_rebalance == "save" else STOP, f"rebalance recommendation: {found.strip()}")
+            if not self._is_old(found):
+                action = SAVE if self._on_rebalance == "save" else STOP
+                self._notify(action, f"rebalance recommendation: {found.strip()}")
+
+    def _is_old(self, recommendation: str) -> bool:
+        """From before this start; one without a time that can be read counts as new."""
+        try:
+            noticed = datetime.strptime(json.loads(recommendation)["noticeTime"], "%Y-%m-%dT%H:%M:%SZ")
+        except (ValueError, KeyError, TypeError):
+            return False
+        return noticed.replace(tzinfo=timezone.utc) < self._since
 
 
 def _say_action(text: str) -> str:

@@ -23,7 +23,8 @@ class Place:
 
     Attributes:
         bucket, prefix: names; the prefix without ``/`` at its ends.
-        region, endpoint: None takes what AWS's own settings say (``AWS_REGION``, ``AWS_ENDPOINT_URL_S3``, ...).
+        region, endpoint: None takes what AWS's own settings say (``AWS_REGION`` or ``AWS_DEFAULT_REGION``,
+            ``AWS_ENDPOINT_URL_S3``, ...).
     """
 
     bucket: str

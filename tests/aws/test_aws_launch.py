@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from datetime import datetime
 from pathlib import Path
 
 import boto3
@@ -144,7 +145,7 @@ def without_image_lookup(tmp_path, monkeypatch):
 
 
 FAKE_AWS = f"""#!{sys.executable}
-import boto3, sys
+import boto3, pathlib, sys
 if sys.argv[1:3] == ["autoscaling", "set-desired-capacity"]:
     given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
     group, size = given["--auto-scaling-group-name"], int(given["--desired-capacity"])
@@ -152,6 +153,9 @@ if sys.argv[1:3] == ["autoscaling", "set-desired-capacity"]:
     client.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=size)
     sys.exit()
 assert sys.argv[1:3] == ["s3", "cp"], sys.argv
+if (fails := pathlib.Path(__file__).with_name("fails")).exists():
+    fails.unlink()
+    sys.exit("no credentials yet")
 source, target = sys.argv[-2:]
 bucket, _, key = source.removeprefix("s3://").partition("/")
 boto3.client("s3", region_name="us-east-1").download_file(bucket, key, target)
@@ -175,7 +179,9 @@ def trained(exports, cloud, project, without_image_lookup, tmp_path, moto_url):
         script = script.replace("/etc/sdar", str(tmp_path / "etc")).replace("/opt/sdar", str(tmp_path / "opt"))
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / "aws").write_text(FAKE_AWS)
-        (tmp_path / "bin" / "aws").chmod(0o755)
+        (tmp_path / "bin" / "sleep").write_text("#!/bin/sh\n")
+        for name in ("aws", "sleep"):
+            (tmp_path / "bin" / name).chmod(0o755)
         variables = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
         return subprocess.run(["bash", "-c", script], env=variables, capture_output=True, text=True, timeout=60)
 
@@ -193,6 +199,24 @@ def test_a_run_is_a_group_of_one_that_asks_for_spot(trained, cloud):
     assert group["DesiredCapacity"] == 0
 
 
+def test_a_run_that_is_there_is_replaced_only_when_told(trained, cloud, capsys):
+    """An update of its stack would say that all is well, and leave the node as it is."""
+    words = ["train", "--run", "one", "--recipe", "recipes/alfworld/p5.sh", "--instance", "p5.48xlarge"]
+    words += ["--image", "ami-03cf127a"]
+
+    def group():
+        return cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"][0]
+
+    (before,) = group()["Instances"]
+    assert run(*words, "x=2") == 1
+    said = capsys.readouterr().err
+    assert "launch start one" in said and "--replace" in said and group()["Instances"] == [before]
+    assert run(*words, "--replace", "x=2") == 0
+    assert "launch status" in capsys.readouterr().out
+    (after,) = group()["Instances"]
+    assert group()["DesiredCapacity"] == 1 and after["InstanceId"] != before["InstanceId"]
+
+
 def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, project):
     _, boot = trained
     (project / "scripts/aws/node/start.sh").write_text("changed after the launch\n")
@@ -204,8 +228,12 @@ def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, projec
     assert endpoints == [f"ws://alfworld-{n}.sdar.internal:8400" for n in (1, 2)]
     told = dict(line.split("=", 1) for line in (tmp_path / "etc" / "node.env").read_text().splitlines())
     assert told["SDAR_BUCKET"] == BUCKET and told["SDAR_GROUP"] == "sdar-one" and told["SDAR_RUN"] == "one"
-    supervisor = (AWS / "node" / "supervise.py").read_text() + (AWS / "node" / "start.sh").read_text()
-    assert set(told) == set(re.findall(r"SDAR_(?!SCRATCH)[A-Z_]+|AWS_REGION", supervisor)), "what is told is used"
+    programs = "".join(path.read_text() for path in (AWS / "node").iterdir() if path.is_file())
+    used = set(re.findall(r"SDAR_(?!SCRATCH)[A-Z_]+", programs))
+    assert {name for name in told if name.startswith("SDAR_")} == used, "what is told is used"
+    # the command line reads the first, boto3 the second
+    assert told["SDAR_HANG_HOURS"] == "8" and int(told["AWS_METADATA_SERVICE_NUM_ATTEMPTS"]) > 1
+    assert told["AWS_REGION"] == told["AWS_DEFAULT_REGION"] == "us-east-1"
 
     # A release that was changed in the bucket is not run, and the node does not stay for it.
     (group,) = cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
@@ -217,6 +245,16 @@ def test_the_node_runs_the_release_and_no_other(trained, cloud, tmp_path, projec
     assert done.returncode != 0 and "FAILED" in done.stdout and not list((tmp_path / "opt").iterdir())
     (group,) = cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     assert group["DesiredCapacity"] == 0
+
+
+def test_a_release_that_cannot_be_fetched_for_a_moment_is_asked_for_again(trained, cloud, tmp_path):
+    _, boot = trained
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "fails").touch()
+    done = boot()
+    assert done.returncode == 0 and "no credentials yet" in done.stderr and "started in the release" in done.stdout
+    (group,) = cloud("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert group["DesiredCapacity"] == 1
 
 
 def test_a_release_is_the_committed_state_and_the_same_each_time(project):
@@ -297,6 +335,35 @@ def test_real_calls_are_those_that_the_dry_run_printed(cloud, capsys):
 
 
 # --- what AWS may say -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_gets_no_node_says_why(monkeypatch, capsys):
+    """Its stack stands all the same: what AWS refuses is told in the group's activities alone."""
+    client = boto3.client("autoscaling", "us-east-1", aws_access_key_id="x", aws_secret_access_key="y")
+    monkeypatch.setattr(calls_module.Calls, "client", lambda self, service: client)
+    monkeypatch.setattr(launch.aws, "stacks_of", lambda calls, project: ["sdar-run-one", "sdar-store"])
+    monkeypatch.setattr(launch.aws, "find_stack", lambda calls, name: {"StackStatus": "CREATE_COMPLETE"})
+    group = {"AutoScalingGroupName": "sdar-one", "MinSize": 0, "MaxSize": 1, "DesiredCapacity": 1, "Instances": []}
+    group |= {"DefaultCooldown": 300, "AvailabilityZones": ["a"], "HealthCheckType": "EC2"}
+    group["CreatedTime"] = "2026-01-01T00:00:00Z"
+
+    def activity(minute, status, message):
+        told = {"ActivityId": str(minute), "AutoScalingGroupName": "sdar-one", "Cause": "x", "StatusMessage": message}
+        return told | {"StartTime": datetime(2026, 1, 1, 0, minute), "StatusCode": status}
+
+    activities = [
+        activity(9, "Failed", "You have requested more vCPU capacity than your current vCPU limit of 0"),
+        activity(7, "Failed", "We currently do not have sufficient p5.48xlarge capacity"),
+        activity(5, "Successful", "gone"),
+        activity(3, "Failed", "long ago"),
+    ]
+    with Stubber(client) as stub:
+        stub.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [group]})
+        stub.add_response("describe_scaling_activities", {"Activities": activities})
+        assert run("status") == 0
+    said = capsys.readouterr().out
+    assert "nodes wanted: 1, there: none" in said and "00:09 You have requested more vCPU" in said
+    assert "sufficient p5.48xlarge capacity" in said and "long ago" not in said
 
 
 @pytest.fixture
@@ -382,6 +449,12 @@ def test_a_secret_among_the_overrides_is_refused(override, project, capsys):
     said = capsys.readouterr()
     assert override.partition("=")[0].lstrip("+") in said.err and "environment variable" in said.err
     assert override.partition("=")[2] not in said.out + said.err
+
+
+def test_a_reservation_is_none_for_spot(project, capsys):
+    assert run("--dry-run", *COMMANDS["train"], "--reservation", "cr-1") == 1
+    assert "on-demand or capacity-block" in capsys.readouterr().err
+    assert run("--dry-run", *COMMANDS["train"], "--reservation", "cr-1", "--market", "on-demand") == 0
 
 
 def test_settings_that_only_sound_like_secrets_are_none(project):

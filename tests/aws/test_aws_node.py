@@ -13,6 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import patience
 import pytest
 import supervise
 from hydra import compose, initialize_config_module
@@ -26,19 +27,27 @@ echo "$*" >> "$CALLS"
 [[ "$*" != *"s3 cp"*" - "* ]] || cat > "$CALLS.note"
 [[ "$*" != *secretsmanager* ]] || echo "$TOKEN"
 [[ -z "${BROKEN:-}" || "$*" != *$BROKEN* ]] || { echo "no way" >&2; exit 1; }
+[[ "$*" != "s3 ls "* || -n "${STORED:-}" ]]
 """
 # Ends with the next status of the list; with `wait` it plays until SIGTERM, as a run that saves and ends with 75.
 RECIPE = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > "$HOME/arguments"
 env > "$HOME/environment"
+echo $$ >> "$HOME/runs"
 mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN"
 [[ -n "${FETCHING:-}" ]] || touch "$SDAR_SCRATCH/runs/$SDAR_RUN/metrics.jsonl"
+[[ -z "${STEPS:-}" ]] || echo step > "$SDAR_SCRATCH/runs/$SDAR_RUN/metrics.jsonl"
 if [[ -n "${CHECKPOINT:-}" ]]; then
     mkdir -p "$SDAR_SCRATCH/runs/$SDAR_RUN/checkpoints/global_step_1/actor"
     cp "$HOME/$CHECKPOINT" "$SDAR_SCRATCH/runs/$SDAR_RUN/checkpoints/global_step_1/data.pt"
 fi
 read -r status < "$HOME/statuses"
 sed -i 1d "$HOME/statuses"
+if [[ $status == hang* ]]; then
+    [[ $status == hang ]] || { sleep 0.2; echo step >> "$SDAR_SCRATCH/runs/$SDAR_RUN/metrics.jsonl"; }
+    trap '' TERM
+    while true; do sleep 0.05; done
+fi
 if [[ $status == wait ]]; then
     trap 'exit 75' TERM
     touch "$HOME/playing"
@@ -75,6 +84,7 @@ class Machine:
             "SDAR_SECRET": "arn:secret",
             "SDAR_GROUP": "sdar-one",
             "SDAR_WHEN_FAILED": "stop",
+            "SDAR_HANG_HOURS": "8",
             "SDAR_SCRATCH": str(self.scratch),
             "RUNTIME_DIRECTORY": str(folder / "run"),
         }
@@ -92,8 +102,8 @@ class Machine:
         (self.folder / "statuses").write_text("".join(f"{status}\n" for status in statuses))
         # The very file, with less patience.
         program = (
-            "import sys; sys.path.insert(0, sys.argv.pop(1)); import supervise; supervise.PAUSE = 0.02;"
-            "sys.exit(supervise.main())"
+            "import sys; sys.path.insert(0, sys.argv.pop(1)); import child, patience, supervise; patience.PAUSE = 0.02;"
+            "child.LOOK = 0.05; child.GRACE = 1; sys.exit(supervise.main())"
         )
         node = self.folder / "project" / "scripts" / "aws" / "node"
         command = [sys.executable, "-c", program, str(node), "--settings", str(self.folder), *arguments]
@@ -109,7 +119,8 @@ class Machine:
         """The very `start.sh` as far as it goes with programs of the test and in folders of the test."""
         etc, script = self.folder / "etc", self.folder / "project" / "scripts" / "aws" / "node" / "start.sh"
         etc.mkdir()
-        own = {name: value for name, value in {**self.environment, **settings}.items() if value is not None}
+        plain = {"SDAR_DATA_KEY": "", "SDAR_FLASH_ATTN": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"}
+        own = {name: value for name, value in {**self.environment, **plain, **settings}.items() if value is not None}
         told = [f"{name}={value}" for name, value in own.items() if name.startswith("SDAR_") or name == "AWS_REGION"]
         (etc / "node.env").write_text("\n".join(told))
         places = {"/etc/sdar": etc, "/var/log/sdar": self.folder / "log", "/opt/aws": self.folder / "opt" / "aws"}
@@ -136,6 +147,10 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+        for run in (self.folder / "runs").read_text().split() if (self.folder / "runs").exists() else ():
+            with contextlib.suppress(OSError):  # each has a session of its own; most have ended
+                if f"HOME={self.folder}".encode() in Path(f"/proc/{run}/environ").read_bytes().split(b"\0"):
+                    os.killpg(int(run), signal.SIGKILL)
 
     def run(self, *statuses, **more) -> tuple[int, str]:
         process = self.start(*statuses, **more)
@@ -157,6 +172,13 @@ class Machine:
     @property
     def state(self) -> dict:
         return json.loads(Path(f"{self.calls_file}.note").read_text())
+
+
+def until(done, process):
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -207,13 +229,53 @@ def test_too_many_crashes_end_it(machine):
 
 @pytest.mark.parametrize("hopeless", [2, 3])
 def test_what_would_end_the_same_way_again_is_not_tried(machine, hopeless):
-    status, _ = machine.run(hopeless, 0)
+    status, _ = machine.run(hopeless, 0, FETCHING="yes")
     assert status == 0 and machine.left == ["0"] and machine.let_go
 
 
+@pytest.mark.parametrize("trained", [{"CHECKPOINT": "whole", "STEPS": "1"}, {"FETCHING": "yes", "STORED": "yes"}])
+def test_what_a_run_that_has_trained_refuses_may_pass(machine, trained):
+    """Here or on the node before: credentials, a hub or a disk for once. Its settings were taken before."""
+    status, said = machine.run(2, 75, 2, 0, **trained)
+    assert status == 0 and machine.left == [] and machine.state["state"] == "ended", said
+    status, _ = machine.run(2, 2, 2, 2, 0, **trained)
+    assert status == 0 and machine.left == ["0"] and "status 2: 4 crashes" in machine.state["why"]
+
+
+def test_a_guard_stops_a_run_that_has_trained_for_good(machine):
+    assert machine.run(3, 0, STORED="yes")[0] == 0 and machine.left == ["0"] and machine.let_go
+
+
+HANGS = {"SDAR_HANG_HOURS": f"{0.6 / 3600:f}", "CHECKPOINT": "whole"}
+
+
+def test_a_run_that_hangs_is_killed_and_started_again(machine):
+    status, said = machine.run("hang", 0, **HANGS)
+    assert status == 0 and machine.left == [] and machine.state["state"] == "ended"
+    assert "status -9; it is started again" in said
+
+
+def test_a_run_that_hangs_again_and_again_ends(machine):
+    status, _ = machine.run("hang-after-a-step", "hang", 0, **HANGS)
+    assert status == 0 and machine.left == ["0"] and machine.let_go and "hung 2 times" in machine.state["why"]
+
+
+def test_a_run_that_trains_between_two_hangs_goes_on(machine):
+    status, _ = machine.run("hang-after-a-step", "hang-after-a-step", 0, **HANGS)
+    assert status == 0 and machine.left == [] and machine.state["state"] == "ended"
+
+
+def test_without_a_limit_a_run_may_take_its_time(machine):
+    process = machine.start("wait", SDAR_HANG_HOURS="0")
+    time.sleep(1.5)
+    assert process.poll() is None and machine.left == []
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+
+
 def test_a_failed_node_can_be_kept(machine):
-    status, said = machine.run(2, SDAR_WHEN_FAILED="keep")
-    assert status == 0 and not machine.let_go and "WhenFailed=keep" in said
+    status, said = machine.run(3, SDAR_WHEN_FAILED="keep")
+    assert status == 0 and not machine.let_go and "WhenFailed=keep" in said and "launch stop one" in said
     assert machine.run(0, SDAR_WHEN_FAILED="keep")[0] == 0 and machine.let_go  # a finished one never is
 
 
@@ -237,10 +299,7 @@ def test_a_checkpoint_that_was_only_begun_does_not_count(machine):
 def test_a_node_that_goes_away_stops_the_run_and_is_replaced(machine):
     """SIGTERM, as systemd sends it when the machine ends: the next node must find the group's size as it was."""
     process = machine.start("wait", 0)
-    end = time.monotonic() + 60
-    while not (machine.folder / "playing").exists():
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.02)
+    until((machine.folder / "playing").exists, process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and machine.left == ["0"] and "next one goes on" in said
@@ -265,7 +324,19 @@ def test_the_token_is_in_a_file_for_the_run_alone(machine):
 def test_without_the_token_nothing_is_started(machine):
     machine.set(endpoints=["ws://a.internal:8400"])
     status, said = machine.run(0, BROKEN="secretsmanager")
-    assert status == 0 and machine.left == ["0"] and machine.let_go and "no way" in machine.state["why"]
+    assert status == 0 and machine.left == ["0"] and machine.let_go
+    assert said.count("no way") == patience.CRASHES and "status 69: 4 crashes" in machine.state["why"]
+
+
+def test_a_token_that_cannot_be_read_for_a_moment_is_asked_for_again(machine):
+    machine.set(endpoints=["ws://a.internal:8400"])
+    asked = machine.folder / "asked"
+    first, _, rest = FAKE_AWS.partition("\n")
+    fails_once = f'[[ "$*" != *secretsmanager* ]] || ! mkdir {asked} 2> /dev/null || exit 1'
+    machine._write(machine.folder / "bin" / "aws", "\n".join((first, fails_once, rest)))
+    status, said = machine.run(0)
+    assert status == 0 and machine.left == [] and "the environments' token cannot be read" in said
+    assert machine.state["state"] == "ended"
 
 
 @pytest.mark.parametrize("bad", ["{", '{"a": 1}', "[1]"])
@@ -281,9 +352,23 @@ def test_uploads_that_fail_do_not_stop_the_run(machine):
 
 
 def test_a_node_that_cannot_be_let_go_says_so(machine):
-    status, said = machine.run(0, BROKEN="autoscaling")
-    assert "STILL RUNS AND COSTS" in said
-    assert sum("set-desired-capacity" in call for call in machine.calls) == supervise.LET_GO
+    process = machine.start(0, BROKEN="autoscaling")
+    until(lambda: sum("set-desired-capacity" in call for call in machine.calls) > 6, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert said.count("STILL RUNS AND COSTS") > 6
+
+
+def test_a_supervisor_that_fails_itself_gives_the_node_up(machine):
+    """Whatever it is: systemd would start it again and again, each time with an empty list of crashes."""
+    (machine.folder / "scratch" / "runs" / "one").mkdir()
+    (machine.folder / "scratch" / "runs" / "one" / "metrics.jsonl").mkdir()
+    (machine.folder / "project" / "scripts" / "aws" / "node" / "zipfile.py").write_text("is_zipfile = None\n")
+    (machine.folder / "scratch" / "runs" / "one" / "checkpoints" / "global_step_1").mkdir(parents=True)
+    (machine.folder / "scratch" / "runs" / "one" / "checkpoints" / "global_step_1" / "data.pt").touch()
+    status, said = machine.run(0)
+    assert status == 0 and machine.left == ["0"] and machine.let_go, said
+    assert "TypeError" in machine.state["why"]
 
 
 def test_a_failed_set_up_gives_the_node_up(machine):
@@ -296,13 +381,13 @@ def test_a_failed_set_up_gives_the_node_up(machine):
     [
         ({"FAILS": "dnf"}, {}, "again dnf install"),
         ({"BROKEN": "data.tar"}, {"SDAR_DATA_KEY": "data/games.tar"}, "again aws s3 cp"),
+        ({"BROKEN": "releases/"}, {"SDAR_FLASH_ATTN": "releases/f.whl"}, "again aws s3 cp"),
         ({"FAILS": "chown"}, {"SDAR_DATA_KEY": ""}, "again bash scripts/setup.sh gpu"),  # there is no such file here
         ({"FAILS": "install"}, {}, "install -d -m 755"),
         ({}, {"SDAR_LOG_GROUP": None}, None),  # not set
     ],
 )
 def test_whatever_fails_in_the_set_up_lets_the_node_go(machine, fails, settings, why):
-    settings = {"SDAR_DATA_KEY": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"} | settings
     status, said = machine.set_up(settings, **fails)
     assert status not in (0, 143) and machine.let_go and machine.state["state"] == "failed", said
     assert not any("systemctl" in call for call in machine.calls)
@@ -314,11 +399,21 @@ def test_whatever_fails_in_the_set_up_lets_the_node_go(machine, fails, settings,
 
 def test_a_set_up_that_is_interrupted_leaves_the_size_of_the_group(machine):
     """A spot interruption during the set-up: another node shall go on."""
-    settings = {"SDAR_DATA_KEY": "", "SDAR_LOG_GROUP": "logs", "AWS_REGION": "us-east-1"}
     setup = machine.folder / "project" / "scripts" / "setup.sh"
     setup.write_text("kill -TERM $PPID; exit 143\n")
-    status, said = machine.set_up(settings)
+    status, said = machine.set_up({})
     assert status == 143 and not machine.let_go, said
+
+
+@pytest.mark.parametrize("wheel", ["", "releases/flash-1.whl", "https://example.org/flash-1.whl"])
+def test_a_wheel_of_flash_attention_spares_each_node_its_compilation(machine, wheel):
+    setup = machine.folder / "project" / "scripts" / "setup.sh"
+    setup.write_text('echo "setup with ($FLASH_ATTN)"; exit 1\n')
+    _, said = machine.set_up({"SDAR_FLASH_ATTN": wheel})
+    given = f"/opt/dlami/nvme/sdar/{wheel.partition('/')[2]}" if wheel.startswith("releases/") else wheel
+    assert f"setup with ({given})" in said
+    fetched = [call for call in machine.calls if call.endswith(f"s3://bucket/{wheel} {given}")]
+    assert len(fetched) == wheel.startswith("releases/")
 
 
 def test_the_set_up_is_valid_shell_and_writes_a_valid_unit(machine, tmp_path):
@@ -326,14 +421,19 @@ def test_the_set_up_is_valid_shell_and_writes_a_valid_unit(machine, tmp_path):
     assert subprocess.run(["bash", "-n", NODE / "start.sh"]).returncode == 0
     unit = script.partition("sdar.service << UNIT\n")[2].partition("UNIT\n")[0]
     assert "Restart=on-failure" in unit and "supervise.py" in unit
+    # neither a process that the kernel kills for memory nor a supervisor that always dies costs without end
+    assert "OOMPolicy=continue" in unit and "StartLimitBurst=" in unit and "OnFailure=sdar-given-up.service" in unit
+    last = script.partition("sdar-given-up.service << UNIT\n")[2].partition("UNIT\n")[0]
+    assert "--give-up" in last and "Restart=on-failure" in last and "StartLimit" not in last
     stop = int(unit.partition("TimeoutStopSec=")[2].split()[0])
     assert 60 <= stop < 120, "within the two minutes of a spot interruption"
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze to check the unit with")
-    file = tmp_path / "sdar.service"
-    python = unit.replace("$root/.venv/bin/python", sys.executable).replace("User=sdar\n", "")
     (tmp_path / "node.env").touch()
-    python = python.replace("/etc/sdar/node.env", str(tmp_path / "node.env"))
-    file.write_text(python.replace("$root", str(tmp_path)).replace("$SDAR_RUN", "one").replace("$scratch", "/tmp"))
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True)
-    assert str(file) not in done.stderr and "sdar.service" not in done.stderr, done.stderr
+    files = [tmp_path / "sdar.service", tmp_path / "sdar-given-up.service"]
+    for file, text in zip(files, (unit, last), strict=True):
+        text = text.replace("$root/.venv/bin/python", sys.executable).replace("User=sdar\n", "")
+        text = text.replace("/etc/sdar/node.env", str(tmp_path / "node.env"))
+        file.write_text(text.replace("$root", str(tmp_path)).replace("$SDAR_RUN", "one").replace("$scratch", "/tmp"))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", *files], capture_output=True, text=True)
+    assert str(tmp_path) not in done.stderr and "sdar" not in done.stderr, done.stderr

@@ -30,7 +30,9 @@ def test_it_has_only_keys_that_skypilot_knows():
     assert set(TASK) <= TASK_KEYS and set(TASK["resources"]) <= RESOURCE_KEYS
     recovery = TASK["resources"]["job_recovery"]
     assert set(recovery) <= {"strategy", "max_restarts_on_errors", "recover_on_exit_codes"}
-    assert recovery["strategy"] in ("FAILOVER", "EAGER_NEXT_REGION")
+    assert recovery["strategy"] == "FAILOVER", "there is no next region"
+    cloud, _, region = TASK["resources"]["infra"].partition("/")
+    assert cloud == "aws" and region, "a bucket lies in one region, and traffic to another costs"
     assert recovery["recover_on_exit_codes"] == [supervise.INTERRUPTED]
     assert UNREACHABLE_EXIT_CODE not in recovery["recover_on_exit_codes"], "those are started again without end"
     assert recovery["max_restarts_on_errors"] > 0, "what the supervisor gave up is tried again, but not for ever"

@@ -17,6 +17,7 @@ from sdar_envs import registry
 from sdar_envs.service.cli import _parser, read_config
 
 from sdar_verl.plan.catalogue import load_catalogue
+from sdar_verl.plan.cost import REPLACED_DAYS
 
 LINTER = Path(sys.executable).with_name("cfn-lint")
 NAMES = [path.name for path in TEMPLATES]
@@ -149,6 +150,9 @@ def test_the_bucket_is_closed_encrypted_and_does_not_grow_for_ever():
     assert {rule["Status"] for rule in rules.values()} == {"Enabled"}
     assert "AbortIncompleteMultipartUpload" in rules["unfinished-uploads"]
     assert "NoncurrentVersionExpiration" in rules["old-versions"]
+    replaced = rules["replaced-checkpoints"]
+    assert replaced["Prefix"] == "runs/" and replaced["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert 1 <= REPLACED_DAYS <= 2, "what the planner counts"
     (policy,) = resources("store.yaml", "AWS::S3::BucketPolicy").values()
     (only_tls,) = policy["PolicyDocument"]["Statement"]
     assert only_tls["Effect"] == "Deny" and only_tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -227,13 +231,20 @@ def test_every_network_card_of_the_type_is_used(kind, efa, wanted):
 
 
 @pytest.mark.parametrize(
-    "market, wanted", [("spot", "spot"), ("capacity-block", "capacity-block"), ("on-demand", None)]
+    "market, reservation, wanted",
+    [
+        ("spot", "", "spot"),
+        ("capacity-block", "cr-1", "capacity-block"),
+        ("on-demand", "", None),
+        ("on-demand", "cr-1", None),  # one that was paid for must be used
+    ],
 )
-def test_markets(market, wanted):
+def test_markets(market, reservation, wanted):
     data = TRAINER["Resources"]["Node"]["Properties"]["LaunchTemplateData"]
-    solved = Solved(TRAINER, Market=market, CapacityReservation="cr-1").solve(data)
+    solved = Solved(TRAINER, Market=market, CapacityReservation=reservation).solve(data)
     assert solved.get("InstanceMarketOptions", {}).get("MarketType") == wanted
-    assert ("CapacityReservationSpecification" in solved) == (market == "capacity-block")
+    target = solved.get("CapacityReservationSpecification", {}).get("CapacityReservationTarget", {})
+    assert target.get("CapacityReservationId", "") == reservation
     assert solved["MetadataOptions"]["HttpTokens"] == "required"
 
 
@@ -241,6 +252,15 @@ def test_overrides_pass_the_parameters_pattern():
     pattern = TRAINER["Parameters"]["Overrides"]["AllowedPattern"]
     assert re.fullmatch(pattern, json.dumps(["a=b", "x=${y.z}", "note='two words'"]))
     assert not re.fullmatch(pattern, '["a"]\nSETTINGS\nrm -rf /')
+
+
+def test_a_wheel_passes_the_parameters_pattern():
+    pattern = TRAINER["Parameters"]["FlashAttn"]["AllowedPattern"]
+    wheel = "flash_attn-2.8.3+cu13-cp311-linux_x86_64.whl"
+    for text in ("", f"releases/{wheel}", f"https://example.org/a/{wheel}"):
+        assert re.fullmatch(pattern, text)
+    for text in (wheel, f"releases/a b/{wheel}", f"releases/$(x)/{wheel}", "https://example.org/"):
+        assert not re.fullmatch(pattern, text)
 
 
 def test_the_runs_settings_are_named_in_one_file():

@@ -187,6 +187,13 @@ def test_a_title_stands_in_the_first_line_once(title, text):
     assert once.endswith(text)
 
 
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_comes_from_either_of_awss_names(name, monkeypatch):
+    monkeypatch.setenv(name, "eu-west-1")
+    retriever = open_retriever({"engine": "kendra", "index": INDEX, "probe": False})
+    assert retriever._client.meta.region_name == "eu-west-1"
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 

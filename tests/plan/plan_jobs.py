@@ -75,6 +75,7 @@ def plain_job(model="Qwen/Qwen2.5-7B-Instruct", gpus=8, **changes):
         test_every=5,
         save_every=10,
         keep=2,
+        stored=2,
         panel=128,
         method="grpo",
         env="alfworld",

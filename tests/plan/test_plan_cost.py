@@ -8,8 +8,9 @@ from datetime import date
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_jobs import recipe_job
 
-from sdar_verl.plan import cost
+from sdar_verl.plan import cost, host, planning
 from sdar_verl.plan.catalogue import MARKETS, load_catalogue
 from sdar_verl.plan.timing import Times
 from sdar_verl.plan.units import PlanError, shipped
@@ -49,6 +50,38 @@ def test_expected_time_is_that_of_simulated_runs(interval, save, mtbf):
     assert abs(cost.expected_seconds(work, interval, save, restart, mtbf) - mean) < 4 * error / math.sqrt(len(runs))
 
 
+def simulate_uploads(work, interval, upload, restart, mtbf, rng):
+    """One run that goes on while a checkpoint is sent; the next one has the newest that arrived, and nothing else."""
+    clock = done = safe = 0.0
+    sent = []  # (when it arrives, the work in it)
+    until = rng.expovariate(1 / mtbf)
+    while done < work:
+        seconds = min(interval, until)
+        clock, until, done = clock + seconds, until - seconds, done + seconds
+        if until <= 0:
+            safe = max([safe, *(content for at, content in sent if at <= clock)])
+            done, sent, until = safe, [], rng.expovariate(1 / mtbf)
+            clock += restart
+        else:
+            sent.append((clock + upload, done))
+    return clock
+
+
+@pytest.mark.parametrize("upload", [60.0, 300.0])
+def test_what_was_not_uploaded_is_lost(upload):
+    rng, interval, restart, mtbf_hours = random.Random(1), 1800.0, 900.0, 12.0
+    times = Times({"update": interval}, 0.0, 1e-6, 0.0, 0, 0, 300)
+    runs = [simulate_uploads(300 * interval, interval, upload, restart, mtbf_hours * HOUR, rng) for _ in range(400)]
+    mean = sum(runs) / len(runs)
+    error = (sum((r - mean) ** 2 for r in runs)) ** 0.5 / len(runs)
+    steps = cost.on_spot(times, mtbf_hours, restart, upload).save_steps
+    assert steps == 1
+    assert abs(cost.on_spot(times, mtbf_hours, restart, upload).hours * HOUR - mean) < 4 * error + 0.005 * mean
+    fast, slow = (cost.on_spot(times, mtbf_hours, restart, seconds) for seconds in (0.0, upload))
+    assert slow.save_steps == fast.save_steps
+    assert (slow.hours - fast.hours) * HOUR == pytest.approx(slow.interruptions * upload, rel=0.1)
+
+
 @settings(max_examples=80)
 @given(st.floats(1, 600), st.floats(HOUR, 200 * HOUR), st.floats(0.2, 5))
 def test_no_other_interval_is_much_better(save, mtbf, factor):
@@ -66,15 +99,15 @@ def test_it_is_youngs_interval_where_saves_are_short(save, mtbf):
 @given(st.floats(1, 500), st.floats(1, 100), st.floats(1.05, 10), st.floats(0, 3000))
 def test_spot_takes_longer_the_more_often_it_is_interrupted(step, mtbf_hours, rarer, restart):
     times = Times({"update": step}, 10.0, 60.0, 600.0, 3, 10, 200)
-    often, seldom = (cost.on_spot(times, hours, restart).hours for hours in (mtbf_hours, mtbf_hours * rarer))
+    often, seldom = (cost.on_spot(times, hours, restart, 60.0).hours for hours in (mtbf_hours, mtbf_hours * rarer))
     assert often >= seldom * (1 - 0.02) > times.hours_without_saves * 0.98
 
 
 def test_the_advice_is_in_whole_steps():
     times = Times({"update": 1700.0}, 0.0, 90.0, 600.0, 0, 0, 150)
-    spot = cost.on_spot(times, 24.0, 900.0)
+    spot = cost.on_spot(times, 24.0, 900.0, 90.0)
     assert spot.save_steps == round(spot.interval / 1700.0) == 2
-    assert cost.on_spot(times, 0.2, 900.0).save_steps == 1
+    assert cost.on_spot(times, 0.2, 900.0, 90.0).save_steps == 1
     assert spot.lost_hours == pytest.approx(spot.hours - times.hours_without_saves)
     with pytest.raises(PlanError, match="above 0"):
         cost.best_interval(0, 1)
@@ -83,12 +116,21 @@ def test_the_advice_is_in_whole_steps():
 def test_money_is_hours_times_the_price_and_blocks_are_whole_days():
     place = load_catalogue().get("p4d")
     times = Times({"update": 720.0}, 0.0, 60.0, 0.0, 0, 0, 150)
-    spot = cost.on_spot(times, 1e6, 0.0)
-    found = cost.price(place, 2, times, spot, 1e12, 0.023)
+    spot = cost.on_spot(times, 1e6, 0.0, 0.0)
+    found = cost.price(place, 2, times, spot, 1e12, 10e12, 0.023)
     assert found.on_demand == pytest.approx(2 * 30 * 21.957642)
     assert found.capacity_block == pytest.approx(2 * 48 * 14.75)
     assert found.storage_per_month == pytest.approx(23.0)
-    assert cost.price(load_catalogue().get("p5e"), 1, times, spot, 0, 0.023).on_demand is None
+    assert found.storage_replaced == pytest.approx(230.0 * cost.REPLACED_DAYS / (365 / 12))
+    assert cost.price(load_catalogue().get("p5e"), 1, times, spot, 0, 0, 0.023).on_demand is None
+
+
+def test_what_lies_in_s3_follows_its_own_setting():
+    job = recipe_job("sdar.checkpoints.keep=5", "trainer.max_actor_ckpt_to_keep=1", "trainer.save_freq=10")
+    needs = host.estimate(job, 1e6)
+    assert planning._in_s3(job, needs) == (5 * needs.checkpoint, (job.steps / 10 - 5) * needs.checkpoint)
+    job = recipe_job("sdar.checkpoints.keep=5", "trainer.save_freq=10", "trainer.total_training_steps=20")
+    assert planning._in_s3(job, needs) == (2 * needs.checkpoint, 0)
 
 
 # --- catalogue --------------------------------------------------------------------------------------------------------

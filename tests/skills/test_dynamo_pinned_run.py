@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import boto3
 import pytest
 
+from sdar_verl.errors import Unreachable
 from sdar_verl.manifest import write_manifest
+from sdar_verl.prepare import _check_skills
 from sdar_verl.run_skills import first_skills, pinned_skills
 from sdar_verl.skills import SkillError, open_store
 from sdar_verl.skills.dynamodb import SkillTable
@@ -54,3 +56,14 @@ def test_a_pinned_version_that_is_gone_stops_the_run(run, address):
     client.delete_item(TableName=address.table, Key={"pk": {"S": address.set}, "sk": {"S": sort}})
     with pytest.raises(SkillError, match=f"cannot go on .*no longer holds {heat.id} version 1"):
         pinned_skills(run)
+
+
+def test_a_store_that_is_throttled_is_no_wrong_setting(run, dynamo, monkeypatch):
+    """On a new node: started again later (status 69), where a wrong setting (2) would end the run."""
+    monkeypatch.setattr("sdar_verl.skills.aws.ATTEMPTS", 1)
+    shutil.rmtree(f"{run.run_dir}/{FOLDER}")
+    run.skills.retriever, run.skills.allow_missing, run.env.config = "rules", True, {}
+    dynamo.throttle = {"BatchGetItem": 1}
+    with pytest.raises(Unreachable, match="ProvisionedThroughputExceededException"):
+        _check_skills(run, goes_on=True)
+    _check_skills(run, goes_on=True)

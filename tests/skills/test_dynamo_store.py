@@ -9,9 +9,9 @@ import boto3
 import pytest
 
 from sdar_verl.skills import MissingSkillError, Skill, SkillError, SkillStore, open_store
-from sdar_verl.skills.aws import Address
+from sdar_verl.skills.aws import Address, connect
 from sdar_verl.skills.dynamodb import ROUNDS, SkillTable
-from sdar_verl.skills.errors import SkillConflictError
+from sdar_verl.skills.errors import SkillConflictError, SkillsUnreachable
 from sdar_verl.skills.pins import Pin, pins_of
 
 
@@ -227,7 +227,7 @@ def test_what_stands_in_the_way_is_said(address, dynamo, monkeypatch):
     with pytest.raises(SkillError, match="at most 390000"):
         SkillTable(address).push([skill("long", text="x" * 400_000)])
     monkeypatch.setattr("sdar_verl.skills.aws.ATTEMPTS", 1)
-    with pytest.raises(SkillError, match="cannot be reached"):
+    with pytest.raises(SkillsUnreachable, match="cannot be reached"):
         open_store(str(replace(address, endpoint="http://127.0.0.1:9")))
     with pytest.raises(SkillError, match="give the endpoint as http://HOST:PORT"):
         open_store(str(replace(address, endpoint="nonsense")))
@@ -235,12 +235,21 @@ def test_what_stands_in_the_way_is_said(address, dynamo, monkeypatch):
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(SkillError, match="no AWS credentials"):
+    with pytest.raises(SkillsUnreachable, match="no AWS credentials"):  # a role may be slow to give them
         open_store(str(address))
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(SkillError, match="no AWS region; add"):
         open_store(str(replace(address, region=None)))
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_comes_from_either_of_awss_names(address, monkeypatch, name):
+    for other in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "eu-west-1")
+    assert connect(replace(address, region=None)).meta.region_name == "eu-west-1"
+    assert connect(replace(address, region="us-east-2")).meta.region_name == "us-east-2", "the address comes first"
 
 
 @pytest.mark.parametrize(

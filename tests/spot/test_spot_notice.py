@@ -1,6 +1,7 @@
 """How the end of a machine is heard: the metadata service, SIGTERM, and the word that is left for the trainer."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from fake_imds import ACTION, INTERRUPTION, REBALANCE, FakeImds
 from sdar_verl import launch
 from sdar_verl.errors import ConfigError, SdarError
 from sdar_verl.spot import SpotStop, notice
+from sdar_verl.spot import imds as spot_imds
 from sdar_verl.spot.ending import Ending
 from sdar_verl.spot.imds import VARIABLE, Metadata, MetadataError, Watcher
 from sdar_verl.spot.notice import SAVE, STOP, NoticeBox
@@ -64,15 +66,42 @@ def test_a_service_that_is_down_is_an_error_not_an_all_clear(imds):
 
 def test_a_run_that_should_watch_and_cannot_is_refused(monkeypatch):
     monkeypatch.setenv(VARIABLE, "http://127.0.0.1:9")
+    monkeypatch.setattr(spot_imds, "FIRST_PAUSES", (0.01, 0.01))
     with pytest.raises(ConfigError, match="sdar.spot.imds: .*cannot be reached.*sdar.spot.imds=false"):
         Watcher(print, on_rebalance="save", poll_seconds=1)
+
+
+def test_a_service_that_is_slow_to_answer_is_asked_again(imds, monkeypatch):
+    monkeypatch.setattr(spot_imds, "FIRST_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(spot_imds.time, "sleep", lambda seconds: setattr(imds, "down", False))
+    imds.down = True
+    Watcher(print, on_rebalance="save", poll_seconds=1).close()
+    assert imds.calls == [ACTION]
+
+
+def in_seconds(later):
+    return json.dumps({"noticeTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + later))})
+
+
+def test_a_recommendation_stops_one_start_and_not_the_next(imds, tmp_path):
+    """It stays in the metadata service, and the run is started again on the same instance."""
+    imds.answers[REBALANCE] = in_seconds(2)
+    with Ending(tmp_path, settings(imds=True, on_rebalance="stop")).watched():
+        assert until(NoticeBox(tmp_path).look).action == STOP
+    imds.answers[REBALANCE] = in_seconds(-2)
+    with Ending(tmp_path, settings(imds=True, on_rebalance="stop")).watched():
+        asked = len(imds.calls)
+        until(lambda: imds.calls[asked:].count(REBALANCE) > 2)
+        assert NoticeBox(tmp_path).look() is None
+        imds.answers[ACTION] = INTERRUPTION
+        assert until(NoticeBox(tmp_path).look).action == STOP
 
 
 def test_the_trainer_is_told_of_both_signals_and_a_stop_stays_one(imds, tmp_path):
     ending = Ending(tmp_path, settings(imds=True))
     with ending.watched():
         assert ending.box.look() is None
-        imds.answers[REBALANCE] = '{"noticeTime": "2026-01-01T00:00:00Z"}'
+        imds.answers[REBALANCE] = in_seconds(0)
         assert until(ending.box.look).action == SAVE
         imds.answers[ACTION] = INTERRUPTION
         notice = until(lambda: (found := ending.box.look()).action == STOP and found)

@@ -55,13 +55,23 @@ if [[ -n $SDAR_DATA_KEY ]]; then
     chown -R sdar:sdar "$scratch/data"
 fi
 
-PYTHON=python3.11 again bash scripts/setup.sh gpu
+# pip reads a wheel's version from its name, so that it keeps it.
+if [[ $SDAR_FLASH_ATTN == releases/* ]]; then
+    wheel=$scratch/${SDAR_FLASH_ATTN##*/}
+    again aws s3 cp --only-show-errors --region "$AWS_REGION" "s3://$SDAR_BUCKET/$SDAR_FLASH_ATTN" "$wheel"
+    SDAR_FLASH_ATTN=$wheel
+fi
+FLASH_ATTN=$SDAR_FLASH_ATTN PYTHON=python3.11 again bash scripts/setup.sh gpu
 
 cat > /etc/systemd/system/sdar.service << UNIT
 [Unit]
 Description=sdar training run $SDAR_RUN
 Wants=network-online.target
 After=network-online.target
+# Without these a supervisor that the kernel kills for memory would come back for ever.
+StartLimitIntervalSec=3600
+StartLimitBurst=5
+OnFailure=sdar-given-up.service
 
 [Service]
 Type=exec
@@ -73,6 +83,11 @@ ExecStart=$root/.venv/bin/python $root/scripts/aws/node/supervise.py
 # The supervisor starts the run again by itself; this is for its own death.
 Restart=on-failure
 RestartSec=10
+# 75: it was told to stop, which is no failure.
+SuccessExitStatus=75
+RestartForceExitStatus=75
+# A process of the run that the kernel kills for memory is the supervisor's to count.
+OOMPolicy=continue
 KillMode=mixed
 TimeoutStopSec=115
 RuntimeDirectory=sdar
@@ -85,6 +100,22 @@ NoNewPrivileges=true
 
 [Install]
 WantedBy=multi-user.target
+UNIT
+cat > /etc/systemd/system/sdar-given-up.service << UNIT
+[Unit]
+Description=lets the node of the sdar training run $SDAR_RUN go
+
+[Service]
+Type=oneshot
+Restart=on-failure
+RestartSec=60
+User=sdar
+WorkingDirectory=$root
+EnvironmentFile=/etc/sdar/node.env
+ExecStart=$root/.venv/bin/python $root/scripts/aws/node/supervise.py --give-up "its supervisor ended again and again"
+StandardOutput=append:/var/log/sdar/run.log
+StandardError=inherit
+NoNewPrivileges=true
 UNIT
 systemctl daemon-reload
 systemctl enable --now sdar.service

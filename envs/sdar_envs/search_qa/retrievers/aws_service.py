@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,8 @@ class AwsRetriever(Retriever):
     takes is cut at its last blank before the limit, and one without any letter or digit finds nothing without asking.
 
     Args:
-        region, endpoint: None takes what AWS's own settings say (``AWS_REGION``, ``AWS_ENDPOINT_URL_...``).
+        region, endpoint: None takes what AWS's own settings say (``AWS_REGION`` or ``AWS_DEFAULT_REGION``,
+            ``AWS_ENDPOINT_URL_...``).
         timeout: seconds one call may take.
         retries: attempts after the first, and ``deadline``: seconds all attempts of one query may take together. Keep
             ``env.pool.step_timeout`` above it.
@@ -166,10 +168,13 @@ def _client(name: str, service: str, chosen: Mapping[str, Any]) -> Any:
         read_timeout=chosen["timeout"],
         user_agent_appid="sdar-envs",
     )
+    region = chosen["region"] or os.environ.get("AWS_REGION") or None  # which boto3 does not read
     try:
-        session = boto3.session.Session(region_name=chosen["region"])
+        session = boto3.session.Session(region_name=region)
         return session.client(service, endpoint_url=chosen["endpoint"], config=config)
     except aws.NoRegionError as error:
-        raise RetrieverError(f"retriever {name} has no AWS region: set region, or AWS_REGION") from error
+        raise RetrieverError(
+            f"retriever {name} has no AWS region: set region, AWS_REGION or AWS_DEFAULT_REGION"
+        ) from error
     except (aws.BotoCoreError, ValueError) as error:  # ValueError: a malformed endpoint
         raise RetrieverError(f"retriever {name}: {error}") from error
