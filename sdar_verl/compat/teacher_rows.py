@@ -25,6 +25,8 @@ def teacher_rows(batch: Any, settings: Settings, manager: Any) -> dict[str, Teac
     """
     data = rows.read(batch, ["extra_fields", "task"])
     extras, tasks = rows.objects(data, "extra_fields"), rows.objects(data, "task")
+    # without any text the policy as its own teacher is the student; only a control run is meant to learn from that
+    needs_text = settings.teacher.follows_policy and settings.context.parts and settings.skills.retriever != "none"
     found, waiting = {}, {}
     groups = rows.sessions(batch)
     siblings = defaultdict(list)
@@ -43,8 +45,7 @@ def teacher_rows(batch: Any, settings: Settings, manager: Any) -> dict[str, Teac
                     tuple(extra["units"]),
                     extra["task_skill"],
                     extra["shrunk"],
-                    # without any text the teacher is the student; only a control run is meant to learn from that
-                    taught=bool(extra["units"]) or settings.skills.retriever == "none",
+                    taught=bool(extra["units"]) or not needs_text,
                 )
             elif extra["messages"] and own is not None:
                 task = TaskRef(**tasks[at])
