@@ -88,5 +88,8 @@ class Manager:
     def teacher_rows(self, waiting: list[Any]) -> list[Any]:
         return group_rows(self.privileged, waiting)
 
+    def lost(self, step: int) -> int:
+        return 0
+
     def pool_stats(self) -> dict[str, float]:
         return {}
