@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from sdar_verl.errors import ConfigError, SdarError, Unreachable
+
+
+def not_loaded(
+    model: str, error: Exception, wrong: type[SdarError] = ConfigError, away: type[SdarError] = Unreachable
+) -> SdarError:
+    """What to raise for `model` (key and value), which transformers could not load: `away` if that may pass."""
+    return (away if is_away(error) else wrong)(f"{model} cannot be loaded: {str(error).splitlines()[0]}")
+
 
 def is_away(error: BaseException | None) -> bool:
     """Whether `error`, raised by transformers, comes from a hub that does not answer, is throttled or fails.

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from sdar_verl import hub
-from sdar_verl.errors import ConfigError, Unreachable
+from sdar_verl.errors import ConfigError
 
 
 def check_policy_model(plain: dict[str, Any]) -> tuple[Any, Any]:
@@ -21,9 +21,7 @@ def check_policy_model(plain: dict[str, Any]) -> tuple[Any, Any]:
             model["tokenizer_path"] or path, trust_remote_code=model["trust_remote_code"]
         )
     except (OSError, ValueError) as error:
-        kind = Unreachable if hub.is_away(error) else ConfigError
-        reason = str(error).splitlines()[0]
-        raise kind(f"actor_rollout_ref.model.path={path!r} cannot be loaded: {reason}") from error
+        raise hub.not_loaded(f"actor_rollout_ref.model.path={path!r}", error) from error
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
             f"the tokenizer has {len(tokenizer)} tokens but the model's vocabulary only {config.vocab_size}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdar_verl import hub
-from sdar_verl.errors import ConfigError, Unreachable
+from sdar_verl.errors import ConfigError
 from sdar_verl.settings import Settings
 from sdar_verl.teacher.probes import PROBES
 
@@ -30,9 +30,7 @@ def check_teacher_model(plain: dict[str, Any], settings: Settings, tokenizer: An
         teacher = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
         theirs = AutoConfig.from_pretrained(path, trust_remote_code=trust).vocab_size
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        kind = Unreachable if hub.is_away(error) else ConfigError
-        raise kind(f"sdar.teacher.model_path={path!r} cannot be loaded: {reason}") from error
+        raise hub.not_loaded(f"sdar.teacher.model_path={path!r}", error) from error
     if difference := tokenizer_difference(tokenizer, teacher):
         raise ConfigError(
             f"sdar.teacher.model_path={path!r} has another tokenizer than the student: {difference}. A teacher scores "

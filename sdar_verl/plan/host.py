@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from sdar_verl.plan.engine import Engine
@@ -107,10 +106,7 @@ def _checkpoint(engine: Engine) -> float:
 
 def _kept(job: Job, keep: int) -> int:
     """Checkpoints on the disk at once: one more than are kept, at most all that the run writes (with 0 all)."""
-    if job.save_every <= 0:
-        return 0
-    written = math.ceil(job.steps / job.save_every)  # the last step is always saved
-    return min(keep + 1, written) if keep else written
+    return min(keep + 1, job.written) if keep else job.written
 
 
 def _offloaded(engine: Engine) -> float:

@@ -136,6 +136,11 @@ class Job(Engine):
         return self.tasks * self.group
 
     @property
+    def written(self) -> int:
+        """Checkpoints that the run writes; the last step has one, unless none is saved at all."""
+        return math.ceil(self.steps / self.save_every) if self.save_every > 0 else 0
+
+    @property
     def row(self) -> int:
         """Longest training row."""
         return self.prompt + self.response

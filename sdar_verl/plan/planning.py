@@ -201,7 +201,7 @@ def _upload(job: Job, host: Host, place: Instance) -> float:
 
 def _in_s3(job: Job, host: Host) -> tuple[float, float]:
     """Bytes of the checkpoints that stay, and of those that were replaced."""
-    written = math.ceil(job.steps / job.save_every) if job.save_every > 0 else job.stored
+    written = job.written or job.stored
     return min(job.stored, written) * host.checkpoint, max(0, written - job.stored) * host.checkpoint
 
 

@@ -34,9 +34,9 @@ class SentenceEncoder:
             self._tokenizer = AutoTokenizer.from_pretrained(path)
             self._model = AutoModel.from_pretrained(path).float().eval()
         except (OSError, ValueError, RuntimeError) as error:
-            kind = SkillsUnreachable if hub.is_away(error) else SkillError
-            reason = str(error).splitlines()[0]
-            raise kind(f"sdar.skills.semantic.model={path!r} cannot be loaded: {reason}") from error
+            raise hub.not_loaded(
+                f"sdar.skills.semantic.model={path!r}", error, SkillError, SkillsUnreachable
+            ) from error
         self._limit = min(MAX_TOKENS, getattr(self._model.config, "max_position_embeddings", MAX_TOKENS))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
