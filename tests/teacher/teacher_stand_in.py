@@ -40,12 +40,15 @@ class StandIn:
         seed: of its weights; another one is another model.
         answer: changes the answer of a score, if set: ``answer(body, answer)`` returns what is sent, a status, None for
             a broken connection, or ``"hang"``.
+        held: whether a score is to wait, asked again and again; what a test says must have come first has then come
+            first on a busy machine too.
         scored: scores that it was asked for, the probe's included.
     """
 
     def __init__(self, seed: int = 0, *, name: str = "teacher", longest: int = 4096, cutter: Cutter | None = None):
         self.seed, self.name, self.longest, self.cutter = seed, name, longest, cutter or Cutter()
         self.answer: Callable[[dict, dict], Any] | None = None
+        self.held: Callable[[dict], bool] = lambda _: False
         self.scored = self.at_once = self.most_at_once = 0
         self.pause = 0.0
         with socket.socket() as found:
@@ -91,6 +94,7 @@ class StandIn:
         started.set()
         await self._stopped.wait()
         await runner.cleanup()
+        await asyncio.sleep(0.05)  # connections close in the loop's next turns, and not at all if it has none
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -111,6 +115,8 @@ class StandIn:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await asyncio.sleep(self.pause)
+            while self.held(body) and not self._stopped.is_set():
+                await asyncio.sleep(0.01)
             ids = body["prompt"]
             values = [{str(i): {"logprob": v}} for i, v in zip(ids[1:], made_up(ids, self.seed), strict=True)]
             found: Any = {
@@ -120,7 +126,7 @@ class StandIn:
             if self.answer is not None:
                 found = self.answer(body, found)
             if found == "hang":
-                await asyncio.sleep(60)
+                await self._stopped.wait()
             if isinstance(found, int):
                 return web.Response(status=found, text="no")
             if isinstance(found, str):

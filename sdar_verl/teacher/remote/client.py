@@ -224,19 +224,37 @@ class _Round:
                     await asyncio.sleep(pause)
                 await self._attempt(endpoint, self.teacher._verify(endpoint, session))
                 continue
-            await asyncio.gather(*(self._consume(endpoint, session) for _ in range(self.teacher._concurrency)))
+            await self._work(endpoint, session)
             if not self.done:
                 await asyncio.sleep(_LOOK)  # the rest is under way elsewhere, and may come back
+
+    async def _work(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
+        """Until no row waits or the server is left out. Then its other requests end too: one to a machine that went
+        away is silent for all of ``patience.request``, and neither its row nor the server has to wait for that."""
+        working = {asyncio.create_task(self._consume(endpoint, session)) for _ in range(self.teacher._concurrency)}
+        try:
+            while working and endpoint.good:
+                ended, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
 
     async def _consume(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
         while endpoint.good and self.waiting:
             number = self.waiting.popleft()
-            self.attempts[number] += 1
-            found = await self._attempt(endpoint, endpoint.score(session, self.rows[number]))
+            try:
+                found = await self._attempt(endpoint, endpoint.score(session, self.rows[number]))
+            except asyncio.CancelledError:
+                self.waiting.appendleft(number)
+                raise
             if found is not None:
                 self.scores[number] = found
                 self.counts.rows += 1
                 continue
+            self.attempts[number] += 1
             if self.attempts[number] > self.teacher._patience.retries:
                 self.broken = f"a row failed {self.attempts[number]} times, last at {endpoint.url}: {endpoint.reason}"
             self.waiting.appendleft(number)
