@@ -104,7 +104,7 @@ def test_a_repeated_word_counts_as_often(index, engine):
     assert (thrice.id, thrice.score) == (once.id, pytest.approx(3 * once.score, rel=1e-4))
     start = time.monotonic()
     assert retriever.search(["lamp river " * 3000], 1)[0]
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize("engine", LEXICAL)

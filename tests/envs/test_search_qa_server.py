@@ -138,7 +138,7 @@ def test_any_body_is_a_search_or_refused(body):
         assert all(isinstance(query, str) for query in search.queries) and 1 <= search.topk <= 100
 
 
-def raw(url, data, wait=20.0):
+def raw(url, data, wait=5.0):
     """What comes back for raw bytes on a connection."""
     host, port = url.split("/")[2].split(":")
     with socket.create_connection((host, int(port)), timeout=wait) as connection:
@@ -161,7 +161,9 @@ def test_a_body_without_a_declared_length_is_limited_too(server):
 
 
 def test_a_body_that_never_comes_is_given_up(server):
+    start = time.monotonic()
     assert b" 408 " in raw(server, b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+    assert time.monotonic() - start < 4
 
 
 def test_garbage_on_the_wire_hurts_nobody(server):
@@ -269,8 +271,10 @@ def test_many_clients_at_once(server):
 
 def test_refusals_are_not_tried_again(server):
     client = HttpRetriever(server, retries=5)
-    with pytest.raises(RetrieverError, match="refused the search: status 413: .*at most 100"):  # no "after 6 attempts"
+    start = time.monotonic()
+    with pytest.raises(RetrieverError, match="refused the search: status 413: .*at most 100"):
         client.search(["a" * 101], 1)
+    assert time.monotonic() - start < 1
 
 
 def test_sigterm_lets_running_requests_finish(index):
@@ -413,7 +417,7 @@ def test_a_server_that_drips_is_cut_off_in_time():
         start = time.monotonic()
         with pytest.raises(RetrieverError, match="after 2 attempts: "):
             client.search(["q"], 3)
-        assert time.monotonic() - start < len(drip) / 2 * 0.1, "sooner than one whole answer"
+        assert time.monotonic() - start < 2.5
 
 
 def test_the_deadline_ends_all_attempts():
@@ -422,7 +426,7 @@ def test_the_deadline_ends_all_attempts():
         start = time.monotonic()
         with pytest.raises(RetrieverError, match=r"status 503: .*the deadline of 2.5 s leaves no time for more"):
             client.search(["q"], 3)
-        assert time.monotonic() - start < 20, "a hundred attempts take more than that"
+        assert time.monotonic() - start < 2.6
         assert len(seen) <= 3
 
 

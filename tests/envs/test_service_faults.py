@@ -117,7 +117,7 @@ def test_an_episode_fails_when_its_connection_does_not_come_back(service):
             started = time.monotonic()
             with pytest.raises(EpisodeFailed, match="was lost: .*cannot be reached"):
                 await session.step("go")
-            assert 1.5 <= time.monotonic() - started < 20
+            assert 1.5 <= time.monotonic() - started < 8
             for _ in range(2):
                 with pytest.raises(EpisodeFailed):
                     await session.step("go")
@@ -203,7 +203,7 @@ def test_a_service_that_stops_answering_is_noticed_and_resumed():
                 started = time.monotonic()
                 with pytest.raises(EpisodeFailed, match="was lost"):
                     await session.step("go")
-                assert time.monotonic() - started < 25
+                assert time.monotonic() - started < 12
                 frozen.signal(signal.SIGCONT)
                 assert (await other.step("go"))[0] == "2:1:go"
 
@@ -289,7 +289,7 @@ def test_episodes_longer_than_the_drain_are_cut_off_with_a_reason():
                     await asyncio.to_thread(leaving.process.wait, 15)
                     with pytest.raises(EpisodeFailed):
                         await thinking.step("go")
-                    assert time.monotonic() - started < 25, "nobody waits for a service that said that it stops"
+                    assert time.monotonic() - started < 12, "nobody waits for a service that said that it stops"
             assert leaving.process.returncode == 0 and leaving.wait_for("drained")["cut_off"] == 2
             await until(lambda: not is_running(pid_of(info)))
 
@@ -355,7 +355,7 @@ def test_nothing_at_the_endpoint_is_an_error_at_the_start():
         with pytest.raises(EnvError, match=r"cannot be reached.*sdar-env serve.*env\.service\.endpoints"):
             async with remote("ws://127.0.0.1:9", patience=Patience(1, 1, 1)):
                 pass
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 5
 
     asyncio.run(play())
 

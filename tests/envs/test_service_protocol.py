@@ -185,7 +185,7 @@ def test_a_client_that_reads_nothing_is_held_back_and_the_others_are_not(service
             assert not sending.done() and sent > 50
             started = time.monotonic()
             assert (await other.ask(op="hello", protocol=2))["env"] == "toy"
-            assert time.monotonic() - started < 20
+            assert time.monotonic() - started < 2
             sending.cancel()
             flood.socket.transport.abort()
 
