@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -171,20 +172,15 @@ class _Round:
         for endpoint in self.teacher.endpoints:
             endpoint.retry_at = 0.0  # time has passed: each may be back, and is asked at once
         async with self.teacher._session() as session:
-            servers = [asyncio.create_task(self._serve(endpoint, session)) for endpoint in self.teacher.endpoints]
-            try:
+            async with _tasks(self._serve(endpoint, session) for endpoint in self.teacher.endpoints) as servers:
                 await self._watch(servers)
-            finally:
-                for server in servers:
-                    server.cancel()
-                await asyncio.gather(*servers, return_exceptions=True)
         return self.scores  # none is None: `_watch` returned
 
     @property
     def done(self) -> bool:
         return self.counts.rows == len(self.rows)
 
-    async def _watch(self, servers: Sequence[asyncio.Task]) -> None:
+    async def _watch(self, servers: Iterable[asyncio.Task]) -> None:
         patience = self.teacher._patience
         dark_since: float | None = None
         looked = asked = time.monotonic()
@@ -231,33 +227,26 @@ class _Round:
     async def _work(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
         """Until no row waits or the server is left out. Then its other requests end too: one to a machine that went
         away is silent for all of ``patience.request``, and neither its row nor the server has to wait for that."""
-        working = {asyncio.create_task(self._consume(endpoint, session)) for _ in range(self.teacher._concurrency)}
-        try:
+        async with _tasks(self._consume(endpoint, session) for _ in range(self.teacher._concurrency)) as working:
             while working and endpoint.good:
                 ended, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     task.result()
-        finally:
-            for task in working:
-                task.cancel()
-            await asyncio.gather(*working, return_exceptions=True)
 
     async def _consume(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
         while endpoint.good and self.waiting:
             number = self.waiting.popleft()
             try:
-                found = await self._attempt(endpoint, endpoint.score(session, self.rows[number]))
-            except asyncio.CancelledError:
-                self.waiting.appendleft(number)
-                raise
-            if found is not None:
-                self.scores[number] = found
+                self.scores[number] = await self._attempt(endpoint, endpoint.score(session, self.rows[number]))
+            finally:
+                if self.scores[number] is None:  # it failed, or was given up
+                    self.waiting.appendleft(number)
+            if self.scores[number] is not None:
                 self.counts.rows += 1
                 continue
             self.attempts[number] += 1
             if self.attempts[number] > self.teacher._patience.retries:
                 self.broken = f"a row failed {self.attempts[number]} times, last at {endpoint.url}: {endpoint.reason}"
-            self.waiting.appendleft(number)
 
     async def _attempt(self, endpoint: Endpoint, request) -> list[float] | None:
         """The result of `request`; a failure leaves the server out."""
@@ -275,6 +264,18 @@ class _Round:
         if endpoint.good or not working:
             endpoint.out(reason, rejected=rejected)
         return None
+
+
+@asynccontextmanager
+async def _tasks(coroutines: Iterable[Coroutine]) -> AsyncIterator[set[asyncio.Task]]:
+    """Each as a task; those that still run at the end are cancelled and waited for."""
+    tasks = {asyncio.create_task(coroutine) for coroutine in coroutines}
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _run(coroutine):
