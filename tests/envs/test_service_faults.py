@@ -362,7 +362,7 @@ def test_nothing_at_the_endpoint_is_an_error_at_the_start():
 
 def test_an_endpoint_that_falls_silent_does_not_hold_the_others_up(service):
     """Connections are taken and never answered: each attempt costs its time-out, and only one episode waits for it."""
-    slow = 0
+    slow, connect = 0, 3.0  # seconds; long enough that a machine that is busy for a second is none that waits
 
     async def player(pool, end):
         nonlocal slow
@@ -372,15 +372,15 @@ def test_an_endpoint_that_falls_silent_does_not_hold_the_others_up(service):
                     endpoint.recent.clear()  # as if every task were a new one
                 before = time.monotonic()
                 await session.reset(task())
-                slow += time.monotonic() - before > 0.9
+                slow += time.monotonic() - before > 0.9 * connect
                 await session.step("win")
 
     async def play():
-        patience = Patience(connect=1.0, reconnect=5.0, ping=20.0)
+        patience = Patience(connect=connect, reconnect=5 * connect, ping=20.0)
         async with Wire(service.port) as wire, remote(wire.url, service.url, patience=patience) as pool:
             wire.silent = True
             wire.cut()
-            await asyncio.gather(*(player(pool, time.monotonic() + 5) for _ in range(8)))
+            await asyncio.gather(*(player(pool, time.monotonic() + 5 * connect) for _ in range(8)))
             assert pool.stats()["failures"] == 0
             attempts = wire.connections - 1
             assert attempts >= 2, "it is tried again"
